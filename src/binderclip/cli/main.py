@@ -1,0 +1,72 @@
+"""The ``binderclip`` command: assembles the verbs and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from binderclip.cli.console import fail, quiet_warnings
+
+__all__ = ["app", "main"]
+
+DONE, NOTHING, BAD, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="binderclip",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Search, classify and understand your own pictures with CLIP: offline, on an embedded model.",
+    epilog="First steps: [bold]binderclip index ./photos[/bold], then [bold]binderclip search 'a red bicycle'[/bold].",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from binderclip import __version__
+
+        typer.echo(f"binderclip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Search, classify and understand your own pictures with CLIP: offline, on an embedded model."""
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one line on stderr and exit code 2."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 nothing matched, 2 bad input or usage, 130 interrupted."""
+    from binderclip.errors import BinderclipError
+
+    quiet_warnings()
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        return int(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return BAD
+    except BinderclipError as error:
+        fail(str(error))
+        return BAD
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        fail("interrupted; what was done so far is kept")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe went away (`| head`): nothing is wrong, and nobody is left to tell.
+        sys.stderr.close()
+        return DONE
+    return code if isinstance(code, int) else DONE

@@ -1,0 +1,1 @@
+"""Sources of images, video, sound and text, and the embeddings made of them."""

@@ -1,0 +1,77 @@
+"""The towers of an exported checkpoint on ONNX Runtime.
+
+A folder holds ``image.onnx`` (``pixels`` float32 ``[N, 3, H, W]`` -> ``embedding`` ``[N, D]``) and ``text.onnx`` (``ids``
+and ``eos`` int64 ``[N, L]``, ``[N]`` -> ``embedding``). Their initialisers point into ``model.safetensors`` beside them, so that
+there is one copy of the weights. A session is made at its first use: a search never pays for the image tower.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from binderclip.errors import CheckpointError, NeedsPartError
+
+__all__ = ["OnnxTowers"]
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+class OnnxTowers:
+    """Lazily opened sessions of one folder.
+
+    Args:
+        folder: where ``image.onnx`` and ``text.onnx`` are.
+        threads: of one session; ``None`` uses every core.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.folder, self.threads = folder, threads
+        self._sessions: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def serves(folder: Path) -> bool:
+        """Whether a folder holds an exported checkpoint."""
+        return (folder / "image.onnx").is_file() and (folder / "text.onnx").is_file()
+
+    def image(self, pixels: Floats) -> Floats:
+        """``[N, 3, H, W]`` normalised pixels -> ``[N, D]``."""
+        out: Floats = self._session("image").run(["embedding"], {"pixels": pixels})[0]
+        return out
+
+    def text(self, ids: Ints, eos: Ints) -> Floats:
+        """``[N, L]`` ids and ``[N]`` end positions -> ``[N, D]``."""
+        out: Floats = self._session("text").run(["embedding"], {"ids": ids, "eos": eos})[0]
+        return out
+
+    def _session(self, tower: str) -> Any:
+        with self._lock:
+            if tower not in self._sessions:
+                self._sessions[tower] = self._open(tower)
+            return self._sessions[tower]
+
+    def _open(self, tower: str) -> Any:
+        import onnxruntime as ort
+
+        path = self.folder / f"{tower}.onnx"
+        if not path.is_file():
+            raise NeedsPartError(f"{self.folder.name} has no {tower} tower: use a model that has one")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads or os.cpu_count() or 1
+        # Threads that spin while they wait would take the cores from the threads that decode pictures.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            first = str(error).splitlines()[0][:160]
+            raise CheckpointError(
+                f"{path.name} of {self.folder.name} cannot be opened ({first}): install it again"
+            ) from None
