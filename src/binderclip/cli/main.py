@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
+from binderclip.cli import classify, search
 from binderclip.cli.console import fail, quiet_warnings
+from binderclip.cli.doctor import doctor
+from binderclip.cli.index import index_app
+from binderclip.cli.methods import methods_app
 
 __all__ = ["app", "main"]
+
+# Typer may carry a copy of click: take the root of usage errors from the class that Typer itself exports.
+_UsageProblem: type[Any] = typer.BadParameter.__mro__[2]
 
 DONE, NOTHING, BAD, INTERRUPTED = 0, 1, 2, 130
 
@@ -42,6 +48,13 @@ def root(
     """Search, classify and understand your own pictures with CLIP: offline, on an embedded model."""
 
 
+app.command("search", epilog=search.EPILOG)(search.search)
+app.command("classify", epilog=classify.EPILOG)(classify.classify)
+app.command("doctor")(doctor)
+app.add_typer(index_app, name="index")
+app.add_typer(methods_app, name="methods")
+
+
 def main() -> None:
     """Run the command line; errors of ours become one line on stderr and exit code 2."""
     sys.exit(run())
@@ -54,19 +67,19 @@ def run(arguments: list[str] | None = None) -> int:
     quiet_warnings()
     try:
         code = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Exit as leave:
+    except typer.Exit as leave:
         return int(leave.exit_code)
-    except click.ClickException as error:
-        error.show()
-        return BAD
     except BinderclipError as error:
         fail(str(error))
         return BAD
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         fail("interrupted; what was done so far is kept")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe went away (`| head`): nothing is wrong, and nobody is left to tell.
         sys.stderr.close()
         return DONE
+    except _UsageProblem as error:
+        error.show()
+        return BAD
     return code if isinstance(code, int) else DONE

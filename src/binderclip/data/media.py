@@ -7,6 +7,8 @@ tried: none that starts another program. Transparent pixels are put on white; of
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import os
 import stat
@@ -14,6 +16,7 @@ import struct
 import threading
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -36,7 +39,8 @@ OPTIONAL_SUFFIXES = dict.fromkeys([".heic", ".heif", ".hif"], "heic") | dict.fro
 #: Most pixels of one picture: Pillow's own limit for a decompression bomb. A 108-megapixel telephone picture passes.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 
-_FORMATS = ["JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "HEIF"]
+_PLUGINS = "Bmp Gif Jpeg Mpo Png Ppm WebP Tiff Avif Jpeg2K Ico".split()
+_FORMATS = "JPEG MPO PNG GIF BMP DIB WEBP TIFF AVIF PPM JPEG2000 ICO HEIF".split()
 _BIG_PIXELS = 30_000_000
 # Pictures over 30 megapixels are decoded one at a time, so that memory stays bounded with any number of threads.
 _one_big = threading.Lock()
@@ -95,18 +99,30 @@ def _open_path(path: str, min_side: int | None) -> Picture:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise MediaError(f"cannot be read: {error.strerror or error}") from None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+        os.close(fd)
+        raise MediaError("is empty (zero bytes)" if stat.S_ISREG(status.st_mode) else "is not a regular file")
     with open(fd, "rb") as stream:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise MediaError("is not a regular file")
-        if status.st_size == 0:
-            raise MediaError("is empty (zero bytes)")
         return _decode(stream, min_side)
+
+
+@lru_cache(maxsize=1)
+def _load_plugins() -> None:
+    """Import the decoders we allow, and no other: Pillow would load some forty."""
+    for name in _PLUGINS:
+        with contextlib.suppress(ImportError):  # an old Pillow without AVIF reads all the rest
+            importlib.import_module(f"PIL.{name}ImagePlugin")
+
+
+def _formats() -> list[str]:
+    _load_plugins()
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _decode(stream: BinaryIO, min_side: int | None) -> Picture:
     try:
-        with Image.open(stream, formats=_FORMATS) as image:
+        with Image.open(stream, formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise MediaError(f"is too large: {image.width} x {image.height} pixels")
             size = image.size

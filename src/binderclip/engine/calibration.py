@@ -1,8 +1,8 @@
 """From a cosine to the probability that a picture shows what a query says.
 
-Cosines of a CLIP are not comparable between queries: "a photo" is near everything, "a marlinspike" near nothing. With the mean
-``mu`` and covariance ``Sigma`` of reference pictures, the cosine of an unrelated picture has mean ``mu.q`` and variance
-``q' Sigma q``, so::
+Cosines of a CLIP are not comparable between queries: "a photo" is near everything, "a marlinspike" near nothing. With
+the mean ``mu`` and covariance ``Sigma`` of reference pictures, the cosine of an unrelated picture has mean ``mu.q`` and
+variance ``q' Sigma q``, so::
 
     z = (cos - mu.q) / sqrt(q' Sigma q)        probability = sigmoid(a z + b)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import unicodedata
 import warnings
@@ -98,6 +99,12 @@ class Encoder:
     def min_side(self) -> int:
         """Short side below which a JPEG must not be shrunk while it is decoded, in pixels."""
         return self.preprocess.min_side * int(self.config.get("draft", 1))
+
+    @cached_property
+    def logit_scale(self) -> float:
+        """Factor on cosines before a softmax over classes, as the model was trained with (CLIP's usual 100 where unsaid)."""
+        value = float(self.config.get("logit_scale", math.log(100.0)))
+        return math.exp(value) if self.config.get("exponential", True) else value
 
     def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """8-bit model input ``[H, W, 3]`` of one RGB picture; may be called from several threads."""

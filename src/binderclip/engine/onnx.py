@@ -1,8 +1,8 @@
 """The towers of an exported checkpoint on ONNX Runtime.
 
 A folder holds ``image.onnx`` (``pixels`` float32 ``[N, 3, H, W]`` -> ``embedding`` ``[N, D]``) and ``text.onnx`` (``ids``
-and ``eos`` int64 ``[N, L]``, ``[N]`` -> ``embedding``). Their initialisers point into ``model.safetensors`` beside them, so that
-there is one copy of the weights. A session is made at its first use: a search never pays for the image tower.
+and ``eos`` int64 ``[N, L]``, ``[N]`` -> ``embedding``). Their initialisers point into ``model.safetensors`` beside them,
+so that there is one copy of the weights. A session is made at its first use: a search never pays for the image tower.
 """
 
 from __future__ import annotations
