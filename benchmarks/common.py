@@ -113,3 +113,35 @@ def record(
     aside.replace(path)
     print(json.dumps(row, indent=1))
     return path
+
+
+def open_clip() -> Any:
+    """The peer, where it is installed (an environment of its own, see benchmarks/README.md)."""
+    import runpy
+
+    stub = shared_data().parent / "tools" / "torchvision_stub.py"
+    try:
+        runpy.run_path(str(stub))
+        import open_clip as module
+    except ImportError:
+        sys.exit(
+            "this benchmark compares with open_clip: run it in the environment that benchmarks/README.md describes"
+        )
+    return module
+
+
+def flickr_captions(count: int) -> list[str]:
+    """The first ``count`` Flickr8k captions in file order."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(shared_data() / "flickr8k_captions.parquet", columns=["captions"])["captions"].to_pylist()
+    return [caption for row in rows for caption in row][:count]
+
+
+def imagenet_photos(count: int) -> list[bytes]:
+    """JPEG files of ImageNet photos, in file order, repeated when there are fewer."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(shared_data() / "imagenet1k_photos.parquet", columns=["image"])["image"].to_pylist()
+    files = [row["bytes"] if isinstance(row, dict) else row for row in rows]
+    return [files[i % len(files)] for i in range(count)]

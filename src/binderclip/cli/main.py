@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from binderclip.cli import classify, search
+from binderclip.cli import classify, dedup, embed, search, similar
 from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.doctor import doctor
 from binderclip.cli.index import index_app
@@ -50,6 +50,9 @@ def root(
 
 app.command("search", epilog=search.EPILOG)(search.search)
 app.command("classify", epilog=classify.EPILOG)(classify.classify)
+app.command("similar", epilog=similar.EPILOG)(similar.similar)
+app.command("dedup", epilog=dedup.EPILOG)(dedup.dedup)
+app.command("embed", epilog=embed.EPILOG)(embed.embed)
 app.command("doctor")(doctor)
 app.add_typer(index_app, name="index")
 app.add_typer(methods_app, name="methods")

@@ -32,6 +32,7 @@ IntArray = npt.NDArray[np.int64]
 START, END = "<start_of_text>", "<end_of_text>"
 _SPLIT = rf"{START}|{END}|(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+"
 _MOST_WORDS = 200_000
+_CHUNK = 512  # texts split at a time: tens of thousands of small lists would keep the garbage collector busy
 _PRINTABLE = frozenset(map(chr, [*range(0x20, 0x7F), 0x09, 0x0A, 0x0D]))
 
 
@@ -170,7 +171,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text, without the special tokens, not cut."""
-        return self._encode_batch([text])[0]
+        return self._bodies([text])[0]
 
     def __call__(self, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
         """Ids ``[N, L]`` and the index of each row's end token ``[N]``, both int64.
@@ -179,18 +180,20 @@ class Tokenizer:
         """
         if isinstance(texts, str):
             raise InputError("give a list of texts, not one string")
-        rows = [self._frame(row) for row in self._encode_batch(list(texts))]
-        longest = max((len(row) for row in rows), default=1)
-        length = self.context_length if self.pad_to == "max" else max(longest, 1)
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))  # [N]
-        ids = np.full((len(rows), length), self.pad, dtype=np.int64)  # [N, L]
-        ids[np.arange(length) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
-        return ids, np.maximum(lengths - 1, 0)
+        flat: list[int] = []
+        sizes: list[int] = []
+        for i in range(0, len(texts), _CHUNK):
+            flat_part, part = self._bodies(texts[i : i + _CHUNK])
+            flat += flat_part
+            sizes += part
+        return self._frame(np.array(flat, dtype=np.int64), np.array(sizes, dtype=np.int64))
 
-    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+    def _bodies(self, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Ids of all texts one after the other, and how many each has."""
         cleaned = [self.clean(text) for text in texts]
         if not self._by_word:
-            return [list(row.ids) for row in self.rust.encode_batch_fast(cleaned, add_special_tokens=False)]
+            rows = [row.ids for row in self.rust.encode_batch_fast(cleaned, add_special_tokens=False)]
+            return list(chain.from_iterable(rows)), [len(row) for row in rows]
         # No token of the CLIP vocabulary crosses white space, so a text is its words' ids one after the other, and
         # each word is encoded once. The table is replaced, never emptied: another thread may be reading it.
         if len(self._words) > _MOST_WORDS:
@@ -200,7 +203,14 @@ class Tokenizer:
         new = sorted({word for row in split for word in row if word not in words})
         for word, coded in zip(new, self.rust.encode_batch_fast(new, add_special_tokens=False), strict=True):
             words[word] = self._encode_spelt(word) if START in word or END in word else coded.ids
-        return [[i for word in row for i in words[word]] for row in split]
+        flat: list[int] = []
+        sizes = []
+        for row in split:
+            before = len(flat)
+            for word in row:
+                flat += words[word]
+            sizes.append(len(flat) - before)
+        return flat, sizes
 
     def _encode_spelt(self, word: str) -> list[int]:
         """A word that spells out a special token: published tokenizers give it the token's id, so this one does too."""
@@ -210,22 +220,36 @@ class Tokenizer:
             ids += [special[piece]] if piece in special else self.rust.encode(word[begin:stop]).ids
         return ids
 
-    def _frame(self, row: list[int]) -> list[int]:
-        framed = ([] if self.start is None else [self.start]) + row + ([] if self.end is None else [self.end])
-        if len(framed) <= self.context_length:
-            return framed
+    def _frame(self, flat: IntArray, sizes: IntArray) -> tuple[IntArray, IntArray]:
+        """Rows with their special tokens, cut and padded, from all ids in a row and the size of each text ``[N]``."""
+        first, last = int(self.start is not None), int(self.end is not None)
+        most = self.context_length - first - last
+        kept = np.minimum(sizes, most)  # [N]
+        if (sizes > most).any():
+            self._count_cut(sizes, most)
+            place = np.arange(len(flat)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # index within its own text
+            flat = flat[place < most]
+        widest = int(kept.max(initial=0)) + first + last
+        length = self.context_length if self.pad_to == "max" else max(widest, 1)
+        ids = np.full((len(sizes), length), self.pad, dtype=np.int64)  # [N, L]
+        column = np.arange(length) - first
+        ids[(column >= 0) & (column < kept[:, None])] = flat
+        if self.start is not None:
+            ids[:, 0] = self.start
+        if self.end is not None:
+            ids[np.arange(len(sizes)), kept + first] = self.end
+        return ids, np.maximum(kept + first + last - 1, 0)
+
+    def _count_cut(self, sizes: IntArray, most: int) -> None:
         if not self.truncated:
+            longest = int(sizes.max()) + self.context_length - most
             warnings.warn(
-                f"a text of {len(framed)} tokens was cut to the {self.context_length} that this model reads; "
+                f"a text of {longest} tokens was cut to the {self.context_length} that this model reads; "
                 "later ones are cut without a word and counted in Tokenizer.truncated",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        self.truncated += 1
-        cut = framed[: self.context_length]
-        if self.end is not None:
-            cut[-1] = self.end
-        return cut
+        self.truncated += int((sizes > most).sum())
 
 
 def _read_json(path: Path) -> RustTokenizer:
