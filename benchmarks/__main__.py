@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SKIP = {"__init__", "__main__", "common"}
+SKIP = {"__init__", "__main__", "common", "peers"}
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from binderclip.cards import Card
     from binderclip.data.embeddings import Embeddings
     from binderclip.engine.encoder import Encoder
-    from binderclip.hub.load import load
+    from binderclip.hub import load
     from binderclip.model.clip import CLIP
     from binderclip.search.index import Index
 
@@ -29,7 +29,7 @@ _HOMES = {
     "Embeddings": "binderclip.data.embeddings",
     "Encoder": "binderclip.engine.encoder",
     "Index": "binderclip.search.index",
-    "load": "binderclip.hub.load",
+    "load": "binderclip.hub",
 }
 
 

@@ -153,7 +153,7 @@ def _encode(encoder: Encoder, paths: Sequence[Path]) -> Iterator[tuple[str, Any,
             part = files[start : start + BATCH]
             loaded = list(pool.map(load, part))
             good = [pixels for pixels, _ in loaded if pixels is not None]
-            vectors = iter(encoder.encode_pixels(np.stack(good)) if good else [])
+            vectors: Iterator[Any] = iter(encoder.encode_pixels(np.stack(good)) if good else ())
             for path, (pixels, reason) in zip(part, loaded, strict=True):
                 yield path, None if pixels is None else next(vectors), reason
             if status:

@@ -12,6 +12,7 @@ from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.doctor import doctor
 from binderclip.cli.index import index_app
 from binderclip.cli.methods import methods_app
+from binderclip.cli.models import models_app
 
 __all__ = ["app", "main"]
 
@@ -48,14 +49,15 @@ def root(
     """Search, classify and understand your own pictures with CLIP: offline, on an embedded model."""
 
 
+app.add_typer(index_app, name="index")
 app.command("search", epilog=search.EPILOG)(search.search)
 app.command("classify", epilog=classify.EPILOG)(classify.classify)
 app.command("similar", epilog=similar.EPILOG)(similar.similar)
 app.command("dedup", epilog=dedup.EPILOG)(dedup.dedup)
 app.command("embed", epilog=embed.EPILOG)(embed.embed)
-app.command("doctor")(doctor)
-app.add_typer(index_app, name="index")
+app.add_typer(models_app, name="models")
 app.add_typer(methods_app, name="methods")
+app.command("doctor")(doctor)
 
 
 def main() -> None:

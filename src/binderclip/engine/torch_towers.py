@@ -38,7 +38,7 @@ class TorchTowers:
             import torch
         except ImportError:
             raise NeedsExtraError(f"the model {name!r}", "torch") from None
-        from binderclip.hub.load import load
+        from binderclip.hub import load
 
         if threads is not None:
             torch.set_num_threads(threads)
