@@ -27,18 +27,18 @@ def test_separable_classes_stay_finite() -> None:
 
 
 def test_present_and_absent_classes_are_told_apart() -> None:
-    """Classes are directions, pictures are noisy copies: best hits of absent classes stay under one half."""
+    """Classes are directions, pictures noisy copies: held-out classes meet the rates that are wanted of the embedded model."""
     rng = np.random.default_rng(1)
-    queries = rng.normal(size=(40, 64)).astype(np.float32)
+    queries = rng.normal(size=(160, 64)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    owner = np.repeat(np.arange(40), 8)
-    images = queries[owner] + 0.12 * rng.normal(size=(320, 64)).astype(np.float32)
+    owner = np.repeat(np.arange(160), 8)
+    images = queries[owner] + 0.12 * rng.normal(size=(1280, 64)).astype(np.float32)
     images /= np.linalg.norm(images, axis=1, keepdims=True)
-    calibration = fit_calibration(images[owner < 30], owner[owner < 30], queries[:30])
-    scene = images[(owner >= 30) & (owner < 35)]
-    best = np.array([calibration.probability(q, scene @ q).max() for q in queries[30:]])
-    assert (best[:5] > 0.5).all()
-    assert (best[5:] < 0.5).all()
+    calibration = fit_calibration(images[owner < 80], owner[owner < 80], queries[:80])
+    scene = images[(owner >= 80) & (owner < 120)]
+    best = np.array([calibration.probability(q, scene @ q).max() for q in queries[80:]])
+    assert (best[:40] >= 0.5).mean() >= 0.8  # present: found
+    assert (best[40:] < 0.5).mean() >= 0.7  # absent: nothing matches
 
 
 def test_too_little_to_fit_on() -> None:
