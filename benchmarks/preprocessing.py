@@ -1,4 +1,4 @@
-"""Decoding and preprocessing photos against open_clip's pipeline: full decoding, and the fast path with JPEG drafts.
+"""Decoding and preprocessing photos against open_clip's pipeline: full decoding, and the fast path with JPEG drafts, as the encoder decodes.
 
 Two sets: the photos at hand (short side 288, where a draft has nothing to gain) and the same enlarged to camera sizes.
 """
@@ -43,7 +43,7 @@ def main() -> None:
         return [ours.normalize(ours(open_image(data).image)[None])[0] for data in files]
 
     def fast(files: list[bytes]) -> list[np.ndarray]:
-        return [ours.normalize(ours(open_image(data, min_side=224).image)[None])[0] for data in files]
+        return [ours.normalize(ours(open_image(data, min_side=448).image)[None])[0] for data in files]
 
     figures: dict[str, object] = {}
     for name, files in {
