@@ -162,7 +162,7 @@ def main() -> None:
             cold = []
             for text in texts[:5]:
                 start = time.perf_counter()
-                command = [sys.executable, "-m", "binderclip.cli.main", "search", text, "--db", str(work / "db"), "-f"]
+                command = [sys.executable, "-m", "binderclip", "search", text, "--db", str(work / "db"), "-f"]
                 subprocess.run(command, check=True, capture_output=True, env={**os.environ})
                 cold.append((time.perf_counter() - start) * 1e3)
             figures["cold process"] = summary(cold)

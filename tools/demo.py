@@ -25,18 +25,23 @@ SEARCHES = {
     "a flower": "flower.jpg",
     "a chinese temple": "china.jpg",
 }
+PHOTOS = frozenset(
+    "astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png coins.png grass.png gravel.png horse.png"
+    " hubble_deep_field.jpg moon.png motorcycle_left.png motorcycle_right.png page.png retina.jpg rocket.jpg text.png"
+    " china.jpg flower.jpg".split()
+)
 OUT = Path("demo")
 
 
 def sample_photos(folder: Path) -> Path:
-    """Copy the pictures that come with scikit-image and scikit-learn into a folder."""
+    """Copy the photos that come with scikit-image and scikit-learn into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for package, inner in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = util.find_spec(package)
         assert spec is not None
         assert spec.submodule_search_locations
         for path in sorted((Path(spec.submodule_search_locations[0]) / inner).iterdir()):
-            if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff"):
+            if path.name in PHOTOS:
                 shutil.copyfile(path, folder / path.name)
     return folder
 

@@ -36,9 +36,10 @@ LAYERS = [
         "search",
     },
     {"cli"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-ROOMS = LAYERS[-2]
+ROOMS = LAYERS[-3]
 #: Modules that must import without torch, scikit-learn, transformers, lancedb, onnx or pyarrow, by name or folder.
 LIGHT = ("errors", "cards", "engine", "search", "cli", "data", "hub.embedded", "model.tokenizer", "model.preprocess")
 HEAVY = {"torch", "sklearn", "transformers", "lancedb", "onnx", "pyarrow", "skimage", "openvino", "matplotlib"}
