@@ -19,7 +19,9 @@ OFFLINE = """
 import socket
 def refuse(*args, **kwargs):
     raise OSError("this test forbids sockets")
-socket.socket = refuse
+class Refused(socket.socket):
+    __init__ = refuse
+socket.socket = Refused
 socket.create_connection = refuse
 socket.getaddrinfo = refuse
 """

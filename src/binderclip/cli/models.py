@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,66 +23,29 @@ models_app = typer.Typer(
 
 @models_app.command("ls")
 def ls(
-    word: Annotated[str | None, typer.Argument(help="Only names that contain this.")] = None,
+    word: Annotated[str | None, typer.Argument(help="Only names, licences and languages that contain this.")] = None,
     cached: Annotated[bool, typer.Option("--cached", help="Only what is on this machine.")] = False,
     as_json: JSON = False,
 ) -> int:
     """List the embedded models and the published ones that load by name. Exit code 1 when none is left."""
-    rows = [row for row in model_rows() if (row["where"] or not cached) and (word or "").lower() in row["name"].lower()]
+    from binderclip.hub.models import list_models
+
+    rows = list_models(word or "", cached_only=cached)
     if as_json:
-        emit_json(rows)
+        emit_json([row.to_dict() for row in rows])
     elif rows:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for title in ("model", "size", "licence", "languages", "on this machine"):
-            table.add_column(title, justify="right" if title == "size" else "left", overflow="fold")
+        for title in ("model", "parameters", "here", "licence", "languages"):
+            table.add_column(title, justify="right" if title in ("parameters", "here") else "left", overflow="fold")
         for row in rows:
-            size = f"{row['megabytes']:,.0f} MB" if row["megabytes"] else f"{row['parameters_millions']:,}M"
-            table.add_row(row["name"], size, row["licence"], row["languages"], row["where"] or "")
+            here = f"{row.bytes / 1e6:,.0f} MB" if row.bytes else ""
+            table.add_row(row.name, f"{row.params:,} M" if row.params else "", here, row.licence, row.languages)
         console.print(table)
-        note(f"{len(rows)} models; M: millions of parameters")
-    else:
-        note("no model of that name; `binderclip models ls` shows all")
+    if not rows:
+        note("no such model; `binderclip models ls` shows all")
     return 0 if rows else 1
-
-
-def model_rows() -> list[dict[str, Any]]:
-    """One row a model: name, size, licence, languages, where it is on this machine."""
-    from binderclip.hub.cache import location
-    from binderclip.hub.embedded import embedded_models
-    from binderclip.hub.zoo import entries
-
-    rows: list[dict[str, Any]] = []
-    for name, folder in embedded_models().items():
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        languages = ", ".join(config.get("languages", []))
-        rows.append(_row(name, "", size / 1e6, 0, config.get("licence", ""), languages, "in the package"))
-    for entry in entries():
-        place = location(entry.repo)
-        size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) if place else 0
-        rows.append(
-            _row(
-                entry.name,
-                entry.repo,
-                size / 1e6,
-                entry.params,
-                entry.licence,
-                entry.languages,
-                str(place) if place else None,
-            )
-        )
-    return rows
-
-
-def _row(
-    name: str, repo: str, megabytes: float, params: int, licence: str, languages: str, where: str | None
-) -> dict[str, Any]:
-    return {
-        "name": name, "repository": repo, "megabytes": round(megabytes, 1), "parameters_millions": params,
-        "licence": licence, "languages": languages, "where": where,
-    }  # fmt: skip
 
 
 @models_app.command("show")
@@ -90,71 +53,47 @@ def show(
     name: Annotated[str, typer.Argument(help="An embedded or published model, or a folder of one.")],
     as_json: JSON = False,
 ) -> int:
-    """Show a model: the model card of an embedded one, the table's row of a published one, the config of a folder."""
-    from binderclip.hub.embedded import checkpoint_folder
+    """Show a model: the card of an embedded one, the table's row of a published one, the config of a folder."""
+    from binderclip.hub.models import show_model
 
-    folder = checkpoint_folder(name)
-    if folder is not None:
-        return _show_folder(folder, as_json)
-    from binderclip.hub.cache import location
-    from binderclip.hub.zoo import find
-
-    entry = find(name)
-    place = location(entry.repo)
-    row = _row(entry.name, entry.repo, 0, entry.params, entry.licence, entry.languages, str(place) if place else None)
-    row["aliases"] = list(entry.aliases)
+    facts = show_model(name)
     if as_json:
-        emit_json(row)
-        return 0
-    console.print(f"[bold]{entry.name}[/bold]  {entry.repo}  {entry.params} million parameters")
-    console.print(f"licence: {entry.licence}   languages: {entry.languages}", markup=False)
-    console.print(
-        f"on this machine: {place or f'no; fetch it with: binderclip models pull {entry.name}'}", markup=False
-    )
+        emit_json(facts)
+    elif facts.get("card"):
+        _show_card(facts["card"])
+    else:
+        for key, value in facts.items():
+            if value not in ("", None, [], {}, 0):
+                console.print(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}", markup=False)
+        if facts["kind"] == "online":
+            note(f"not on this machine; fetch it with: binderclip models pull {name}")
     return 0
 
 
-def _show_folder(folder: Path, as_json: bool) -> int:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config.pop("probe", None)
-    if as_json:
-        emit_json(config)
-        return 0
-    card = folder / "MODEL_CARD.md"
-    if not card.is_file():
-        emit_json(config)
-        return 0
-    text = card.read_text(encoding="utf-8")
+def _show_card(text: str) -> None:
     if console.is_terminal:
         from rich.markdown import Markdown
 
         console.print(Markdown(text))
     else:
         sys.stdout.write(text)
-    return 0
 
 
 @models_app.command("pull")
 def pull(name: Annotated[str, typer.Argument(help="A published model, as `models ls` names it.")]) -> int:
     """Download a published model (extra `hf`), so that it works offline from then on."""
-    from binderclip.hub.cache import fetch
-    from binderclip.hub.embedded import embedded_models
-    from binderclip.hub.zoo import find
+    from binderclip.hub.models import pull_model
 
-    if name in embedded_models():
-        note(f"{name} is in the package: nothing to fetch")
-        return 0
-    note(f"{name}: {fetch(find(name).repo)}")
+    note(f"{name}: {pull_model(name)}")
     return 0
 
 
 @models_app.command("rm")
 def rm(name: Annotated[str, typer.Argument(help="A downloaded model.")]) -> int:
     """Remove a downloaded model from this machine."""
-    from binderclip.hub.cache import remove
-    from binderclip.hub.zoo import find
+    from binderclip.hub.models import remove_model
 
-    note(f"freed {remove(find(name).repo) / 1e6:,.0f} MB")
+    note(f"freed {remove_model(name) / 1e6:,.0f} MB")
     return 0
 
 

@@ -28,10 +28,12 @@ RESCORED = 100  # how many of the scan's best are scored again from the truth, a
 class Index(ABC):
     """Vectors of files: stored, filtered, searched. A backend says how the nearest are found; asking is the same for all.
 
-    >>> with Index.open("photos.index", encoder=encoder) as index:  # doctest: +SKIP
-    ...     index.add(["photos"])
-    ...     for hit in index.search("a red bicycle", k=5):
-    ...         print(hit.path, hit.score)
+    ::
+
+        with Index.open("photos.index") as index:
+            index.add(["photos"])
+            for hit in index.search("a red bicycle", k=5):
+                print(hit.path, hit.score)
     """
 
     @staticmethod
