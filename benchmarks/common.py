@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def record(
     return path
 
 
+@lru_cache(maxsize=1)
 def open_clip() -> Any:
     """The peer, where it is installed (an environment of its own, see benchmarks/README.md)."""
     import runpy

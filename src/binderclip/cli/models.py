@@ -97,6 +97,36 @@ def rm(name: Annotated[str, typer.Argument(help="A downloaded model.")]) -> int:
     return 0
 
 
+@models_app.command("export")
+def export(
+    name: Annotated[str, typer.Argument(help="Any model that loads by name, or a folder or file of one.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write; it is a model from then on.")
+    ],
+    half: Annotated[bool, typer.Option("--half/--full", help="Keep weights as fp16 (half the size) or fp32.")] = False,
+    as_json: JSON = False,
+) -> int:
+    """Save a model with ONNX graphs beside its weights, so that search runs it without torch (extra `export`)."""
+    from binderclip.errors import NeedsExtraError
+
+    try:
+        import torch
+    except ImportError:
+        raise NeedsExtraError("exporting a model", "export") from None
+    from binderclip.engine.torch_export import export_onnx
+    from binderclip.hub import load
+    from binderclip.hub.native import save
+
+    save(load(name), out, dtype=torch.float16 if half else None)
+    worst = export_onnx(load(str(out)), out)
+    if as_json:
+        emit_json({"folder": str(out), "largest_difference": worst})
+    else:
+        note(f"written: {out} (largest difference to torch: {max(worst.values()):.1e})")
+        note(f"use it with: binderclip index PATH --model {out}")
+    return 0
+
+
 @models_app.command("calibrate")
 def calibrate(
     name: Annotated[str, typer.Argument(help="A folder of a model of yours, in binderclip's layout.")],
