@@ -1,7 +1,6 @@
 """Does decoding a JPEG at a fraction of its size change what `pocket` sees? Cosine of the two vectors, by enlargement.
 
-The photos at hand have a short side of 288 pixels, too small for a draft at 224; they are enlarged to camera sizes first, and
-photos that come larger (scikit-learn's, scikit-image's) are taken as they are.
+The photos at hand have a short side of 288 pixels, too small for a draft at 224: they are enlarged to camera sizes first.
 """
 
 from __future__ import annotations
@@ -23,10 +22,16 @@ def main() -> None:
         full = encoder.encode_pixels(np.stack([encoder.pixels(open_image(data).image) for data in files]))
         for margin in (1, 2):
             least = margin * encoder.preprocess.min_side
-            quick = encoder.encode_pixels(np.stack([encoder.pixels(open_image(data, min_side=least).image) for data in files]))
+            quick = encoder.encode_pixels(
+                np.stack([encoder.pixels(open_image(data, min_side=least).image) for data in files])
+            )
             cosines = (full * quick).sum(1)
             low, middle = np.percentile(cosines, [1, 50])
-            figures[f"side_{side}_least_{least}"] = {"first_percentile": float(low), "median": float(middle), "photos": count}
+            figures[f"side_{side}_least_{least}"] = {
+                "first_percentile": float(low),
+                "median": float(middle),
+                "photos": count,
+            }
     record(
         "draft_decoding", figures, data=digest(shared_data() / "imagenet1k_photos.parquet"),
         wanted="on by default where the first percentile of the cosine is at least 0.99",

@@ -34,3 +34,13 @@ def pair(name: str, seed: int = 0) -> tuple[Any, Any]:
         (folder / "open_clip_config.json").write_text(json.dumps(config))
         ours = binderclip.load(str(folder)).eval()
     return ours, theirs
+
+
+def exported(clip: Any, folder: Path) -> binderclip.Encoder:
+    """The same model as an encoder that runs on ONNX Runtime: what `binderclip models export` makes."""
+    from binderclip.engine.torch_export import export_onnx
+    from binderclip.hub.native import save
+
+    save(clip, folder)
+    export_onnx(clip, folder)
+    return binderclip.Encoder(str(folder))

@@ -1,4 +1,4 @@
-"""Decoding and preprocessing photos against open_clip's pipeline: full decoding, and the fast path with JPEG drafts, as the encoder decodes.
+"""Decoding and preprocessing photos against open_clip: full decoding, and the fast path as the encoder decodes.
 
 Two sets: the photos at hand (short side 288, where a draft has nothing to gain) and the same enlarged to camera sizes.
 """

@@ -17,13 +17,14 @@ from binderclip import Index
 from binderclip.cli.results import show_hits
 from binderclip.search.sheet import write_sheets
 
+# What to type, and how the name of the picture that must come first begins.
 SEARCHES = {
-    "a cat": "chelsea.png",
-    "an astronaut": "astronaut.png",
-    "a cup of coffee": "coffee.png",
-    "a rocket launch": "rocket.jpg",
-    "a flower": "flower.jpg",
-    "a chinese temple": "china.jpg",
+    "a cat": "chelsea",
+    "a cup of coffee": "coffee",
+    "a rocket launch": "rocket",
+    "a flower": "flower",
+    "a motorcycle": "motorcycle",
+    "a chinese temple": "china",
 }
 PHOTOS = frozenset(
     "astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png coins.png grass.png gravel.png horse.png"
@@ -64,7 +65,7 @@ def main() -> int:
             print(f'$ binderclip search "{query}" --top 3')
             show_hits(hits, title="")
             sheets.append((query, hits))
-            if not own and hits and Path(hits[0].path).name != wanted:
+            if not own and hits and not Path(hits[0].path).name.startswith(wanted):
                 wrong.append(f"{query!r}: {Path(hits[0].path).name} came first, not {wanted}")
         seed = Path(sheets[0][1][0].path) if sheets[0][1] else None
         if seed:
