@@ -168,3 +168,21 @@ def test_a_damaged_graph_is_one_line(folders: tuple[Path, Path], tmp_path: Path)
     broken.encode_image(pictures(1))  # the other tower is whole
     with pytest.raises(BinderclipError, match=r"text\.onnx .* cannot be opened"):
         broken.encode_text(["a dog"])
+
+
+def test_padding_is_folded_into_convolutions(tmp_path: Path) -> None:
+    """EfficientNet-Lite pads by hand; the exported graph has no Pad left and gives what torch gives."""
+    import onnx
+
+    from binderclip.engine.torch_export import export_onnx
+    from binderclip.hub.native import load, save
+    from binderclip.model.build import build
+
+    torch.manual_seed(1)
+    towers = {"image": {"kind": "efficientnet_lite", "variant": "lite0"}, "text": CONFIG["towers"]["text"]}  # type: ignore[index]
+    save(build(CONFIG | {"towers": towers}), tmp_path)
+    assert export_onnx(load(tmp_path), tmp_path)["image"] < 1e-5
+    graph = onnx.load(str(tmp_path / "image.onnx"), load_external_data=False).graph
+    kinds = {node.op_type for node in graph.node}
+    assert "Conv" in kinds
+    assert "Pad" not in kinds

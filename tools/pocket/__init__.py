@@ -1,0 +1,1 @@
+"""Build of the embedded model ``pocket``; run ``tools/build_pocket.py``."""
