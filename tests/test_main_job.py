@@ -26,7 +26,7 @@ socket.create_connection = refuse
 socket.getaddrinfo = refuse
 """
 
-SEARCHES = {"a cat": "chelsea.png", "an astronaut": "astronaut.png", "a cup of coffee": "coffee.png"}
+SEARCHES = {"a cat": "chelsea.png", "a rocket": "rocket.jpg", "a cup of coffee": "coffee.png"}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def test_separable_classes_stay_finite() -> None:
 
 
 def test_present_and_absent_classes_are_told_apart() -> None:
-    """Classes are directions, pictures noisy copies: held-out classes meet the rates that are wanted of the embedded model."""
+    """Classes are directions, pictures noisy copies: held-out classes meet the rates wanted of the embedded model."""
     rng = np.random.default_rng(1)
     queries = rng.normal(size=(160, 64)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)

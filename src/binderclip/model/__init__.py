@@ -1,0 +1,1 @@
+"""Towers and what travels with them; importing this package imports no torch."""
