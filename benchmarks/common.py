@@ -91,7 +91,7 @@ def record(
         figures: what was measured.
         wanted: what had to be shown, in words.
         seed: of whatever was drawn.
-        data: :func:`digest` of what was read, or how it was made.
+        data: ``digest`` of what was read, or how it was made.
         notes: what a reader must know to read the figures right.
     """
     module = Path(sys.modules["__main__"].__file__ or "")

@@ -1,7 +1,7 @@
 """Losses that two rooms use: pure functions of tensors, natural logarithm, mean over rows.
 
 Features are unit vectors unless said otherwise; ``s`` is the scale (``exp(logit_scale)``). Contrastive losses take their
-rows from one process or, inside :mod:`torch.distributed`, gather the other side from all with gradient, so that ``k``
+rows from one process or, inside ``torch.distributed``, gather the other side from all with gradient, so that ``k``
 processes give the loss and the gradients of one.
 """
 

@@ -67,7 +67,7 @@ def pack(value: Any) -> npt.NDArray[np.uint8]:
 
 
 def unpack(array: Array) -> Any:
-    """The opposite of :func:`pack`."""
+    """The opposite of ``pack``."""
     return json.loads(array.tobytes().decode())
 
 

@@ -6,7 +6,6 @@ part whatever other rows there are, however they are sharded, and in any two tab
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from binderclip.data.hashing import hash64, uniform
 from binderclip.errors import InputError, NeedsExtraError
 
 __all__ = ["Embeddings", "hash64", "natural_order", "read_metadata", "uniform"]
@@ -30,17 +30,6 @@ class _HasVectors(Protocol):
     """An index, as far as this layer knows one."""
 
     def vectors(self) -> tuple[Sequence[Any], FloatArray]: ...
-
-
-def hash64(seed: int, key: str) -> int:
-    """A number of 64 bits that depends on nothing but a seed and an id: BLAKE2b of 8 bytes, keyed by the seed."""
-    salted = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8, key=str(seed).encode())
-    return int.from_bytes(salted.digest(), "big")
-
-
-def uniform(seed: int, keys: Sequence[str]) -> NDArray[np.float64]:
-    """hash64(seed, id) / 2^64 of each id: numbers [N] in [0, 1) that look random and always come out the same."""
-    return np.array([hash64(seed, key) / 2.0**64 for key in keys], dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Pictures from files that nobody vouches for, decoded in one guarded path.
 
 Whatever the file holds (rotation in EXIF, CMYK, palettes, 16 bits, transparency, animation), the result is an upright 8-bit
-RGB picture, or one :class:`~binderclip.errors.MediaError` that says why not. Only formats that Pillow decodes by itself are
+RGB picture, or one ``binderclip.errors.MediaError`` that says why not. Only formats that Pillow decodes by itself are
 tried: none that starts another program. Transparent pixels are put on white; of an animation the first frame is taken.
 """
 

@@ -47,7 +47,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 class TextEncoder(Protocol):
-    """Anything with ``encode_text``: an :class:`~binderclip.Encoder`, or a wrapper around a module."""
+    """Anything with ``encode_text``: an ``binderclip.Encoder``, or a wrapper around a module."""
 
     def encode_text(self, texts: Sequence[str]) -> Any:
         """Unit rows ``[N, D]``."""

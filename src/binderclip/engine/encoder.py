@@ -55,7 +55,7 @@ class Encoder:
 
     Args:
         name: an embedded model (``"pocket"``), a folder that ``binderclip`` saved, or any checkpoint that
-            :func:`binderclip.load` takes (that needs the extra ``torch``).
+            ``binderclip.load`` takes (that needs the extra ``torch``).
         threads: for the model; ``None`` uses every core.
 
     Attributes:

@@ -28,7 +28,7 @@ OPSET = 17
 
 
 def export_onnx(clip: CLIP, folder: Path, *, tolerance: float = 1e-4) -> dict[str, float]:
-    """Write ``image.onnx`` and ``text.onnx`` into a folder that :func:`binderclip.hub.native.save` wrote.
+    """Write ``image.onnx`` and ``text.onnx`` into a folder that ``binderclip.hub.native.save`` wrote.
 
     The graphs take any number of rows; the text graph any length up to the context. Each is run once and compared.
 

@@ -25,7 +25,7 @@ class TorchTowers:
     """A loaded CLIP as arrays in, arrays out, without gradients.
 
     Args:
-        name: whatever :func:`binderclip.load` takes.
+        name: whatever ``binderclip.load`` takes.
         threads: for torch; ``None`` leaves its own choice.
 
     Raises:

@@ -19,7 +19,7 @@ __all__ = ["load", "resolve"]
 
 
 def load(name: str | Path, **options: Any) -> CLIP:
-    """A CLIP from a name, a folder or a file: see :func:`binderclip.hub.loader.load`.
+    """A CLIP from a name, a folder or a file: see ``binderclip.hub.loader.load``.
 
     Raises:
         NeedsExtraError: torch is not installed.

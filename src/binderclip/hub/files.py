@@ -27,7 +27,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a file by their names in it.
 
     Nothing in the file is run: safetensors hold numbers only, torch's own files are read with ``weights_only``, and
-    TorchScript archives by :func:`~binderclip.hub.torchscript.read_torchscript`.
+    TorchScript archives by ``binderclip.hub.torchscript.read_torchscript``.
 
     Raises:
         CheckpointError: missing, truncated, or not a file of weights.

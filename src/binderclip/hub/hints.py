@@ -34,8 +34,8 @@ class Hints:
 
     Attributes:
         towers: for ``image`` and ``text``, arguments of the towers.
-        preprocess: fields of :class:`~binderclip.model.preprocess.Preprocess` but the size.
-        tokenizer: as :meth:`~binderclip.model.tokenizer.Tokenizer.from_config` takes it, but the context length.
+        preprocess: fields of ``binderclip.model.preprocess.Preprocess`` but the size.
+        tokenizer: as ``binderclip.model.tokenizer.Tokenizer.from_config`` takes it, but the context length.
     """
 
     towers: dict[str, dict[str, Any]] = field(default_factory=lambda: {"image": {}, "text": {}})

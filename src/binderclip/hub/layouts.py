@@ -1,6 +1,6 @@
 """Renaming the keys of published checkpoints, by declarative tables that can be read in both directions.
 
-A :class:`Rule` pairs a key of theirs with a key of ours; ``{i}`` and ``{j}`` stand for numbers. Several keys on one side
+A ``Rule`` pairs a key of theirs with a key of ours; ``{i}`` and ``{j}`` stand for numbers. Several keys on one side
 are joined along the first axis (Hugging Face keeps q, k and v apart). A transform says how the shape differs. Every
 key must be named by exactly one rule or be ignored by name: nothing is dropped silently, and going there and back is
 the identity to the bit.
@@ -75,7 +75,7 @@ def from_layout(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor
 
 
 def to_layout(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    """Ours to theirs: the exact opposite of :func:`from_layout`."""
+    """Ours to theirs: the exact opposite of ``from_layout``."""
     sides = [(_tuple(r.ours), _tuple(r.theirs), TRANSFORMS[r.via][1], r.parts) for r in layout.rules]
     return _rename(state, sides, f"a CLIP that can be written in the {layout.name} layout")
 

@@ -87,7 +87,7 @@ def pull_model(name: str) -> Path:
     """Download a published model, if it is not on this machine, and say where it is.
 
     Raises:
-        OfflineError, NeedsExtraError, UnknownNameError, CheckpointError: as :func:`binderclip.hub.cache.fetch`.
+        OfflineError, NeedsExtraError, UnknownNameError, CheckpointError: as ``binderclip.hub.cache.fetch``.
     """
     embedded = embedded_models()
     return embedded[name] if name in embedded else cache.fetch(find(name).repo)

@@ -57,7 +57,7 @@ def save(clip: CLIP, folder: str | Path, *, dtype: torch.dtype | None = None) ->
     """Write a CLIP.
 
     Args:
-        clip: with the ``config`` that :func:`binderclip.model.build.build` makes it from.
+        clip: with the ``config`` that ``binderclip.model.build.build`` makes it from.
         folder: made if missing; other files in it are left alone.
         dtype: of the stored weights (``torch.float16`` halves the file); ``None`` keeps them as they are.
 

@@ -140,7 +140,7 @@ def resolve(name: str | Path) -> Path:
     """The local folder of a model: embedded, a path, or published (downloaded if need be).
 
     Raises:
-        CheckpointError, UnknownNameError: as :func:`find`.
+        CheckpointError, UnknownNameError: as ``find``.
         OfflineError: it is not cached and the network does not answer.
         NeedsExtraError: a download needs the extra ``hf``.
     """

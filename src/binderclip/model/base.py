@@ -1,8 +1,8 @@
 """What every tower shares: its input and output types, and what a site function is given.
 
 A tower's forward is a loop over public stages, ``embed -> State``, ``blocks[i](State)``, ``pool(State) -> Tokens``. Between
-them are the named sites of :mod:`binderclip.model.sites`, where a function of :class:`State` (or, inside attention, of
-:class:`AttentionState`) may be put without editing the tower.
+them are the named sites of ``binderclip.model.sites``, where a function of ``State`` (or, inside attention, of
+``AttentionState``) may be put without editing the tower.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class AttentionState:
 
 @runtime_checkable
 class Tower(Protocol):
-    """Pixels ``[N, 3, H, W]`` or token ids ``[N, L]`` to :class:`Tokens`.
+    """Pixels ``[N, 3, H, W]`` or token ids ``[N, L]`` to ``Tokens``.
 
     Attributes:
         embed_dim: width ``D`` of the joint space.

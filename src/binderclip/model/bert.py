@@ -81,7 +81,7 @@ class BertText(nn.Module):
         return out
 
     def embed(self, ids: Tensor, eos: Tensor | None = None) -> State:
-        """Ids ``[N, L]`` to :class:`State`, positions added, before the first norm."""
+        """Ids ``[N, L]`` to ``State``, positions added, before the first norm."""
         return self._place(self.embed_tokens(ids), ids != self.pad_id, eos)
 
     def _place(self, words: Tensor, mask: Tensor, eos: Tensor | None) -> State:
@@ -114,7 +114,7 @@ class BertText(nn.Module):
         """Word vectors ``[B, L, C]``, learned prompts among them, to features ``[B, D]``, with gradient.
 
         Args:
-            embeddings: as :meth:`embed_tokens` gives them, positions not added.
+            embeddings: as ``embed_tokens`` gives them, positions not added.
             eos: ``[B]`` index of each row's end token; later slots are padding.
             at: site name to function.
         """

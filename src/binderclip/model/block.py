@@ -114,7 +114,7 @@ class Attention(nn.Module):
         Args:
             x: normed tokens ``[N, S, C]``.
             state: the block's input, for masks and positions.
-            attn: function of :class:`AttentionState` from the ``attn`` site.
+            attn: function of ``AttentionState`` from the ``attn`` site.
         """
         q, k, v = self.split(x)
         if self.rotary is not None:
@@ -140,7 +140,7 @@ class MLP(nn.Module):
     Args:
         width: ``C``.
         hidden: inner width.
-        activation: a key of :data:`ACTIVATIONS`, or ``swiglu``.
+        activation: a key of ``ACTIVATIONS``, or ``swiglu``.
         bias: whether the layers have biases.
         inner_norm: a norm before ``down`` (sub-norm).
     """

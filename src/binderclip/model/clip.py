@@ -29,7 +29,7 @@ _RESERVED = ("embed_dim", "tokenizer", "preprocess", "config", "logit_scale", "l
 
 
 class Features(NamedTuple):
-    """What :class:`CLIP` returns from ``clip(images, texts)``."""
+    """What ``CLIP`` returns from ``clip(images, texts)``."""
 
     image: Tensor  # [N, D] unit
     text: Tensor  # [M, D] unit
@@ -51,7 +51,7 @@ class CLIP(nn.Module):
         logit_scale: start value, a logarithm unless ``exponential`` is false; default ``log(1 / 0.07)``.
         logit_bias: start value of the bias of sigmoid models; ``None`` for none.
         exponential: whether the scale is ``exp(logit_scale)`` or the parameter itself.
-        config: what :func:`binderclip.model.build.build` makes this model from again.
+        config: what ``binderclip.model.build.build`` makes this model from again.
     """
 
     def __init__(

@@ -87,7 +87,7 @@ class EfficientNetLite(nn.Module):
     Args:
         embed_dim: ``D``, the joint space.
         variant: ``lite0`` (224 px), ``lite1`` (240 px) or ``lite2`` (260 px).
-        head: arguments of :class:`~binderclip.model.concept_head.ConceptHead`; none: one linear map.
+        head: arguments of ``binderclip.model.concept_head.ConceptHead``; none: one linear map.
     """
 
     def __init__(self, embed_dim: int, variant: str = "lite0", head: Mapping[str, Any] | None = None) -> None:

@@ -40,7 +40,7 @@ def freeze(clip: nn.Module, pattern: str = "*") -> list[str]:
 
 
 def unfreeze(clip: nn.Module, pattern: str = "*") -> list[str]:
-    """The opposite of :func:`freeze`."""
+    """The opposite of ``freeze``."""
     return _switch(clip, pattern, True)
 
 

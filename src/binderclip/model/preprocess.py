@@ -88,7 +88,7 @@ class Preprocess:
         return cls(**config)
 
     def to_dict(self) -> dict[str, Any]:
-        """As :meth:`from_dict` takes it."""
+        """As ``from_dict`` takes it."""
         fields = asdict(self)
         return fields | {"mean": list(self.mean), "std": list(self.std)}
 

@@ -79,7 +79,7 @@ def site_names(depth: int, *, attention: bool = True, pool_attention: bool = Fal
 
 
 class _Staged(Protocol):
-    """The stages that :func:`run_blocks` calls."""
+    """The stages that ``run_blocks`` calls."""
 
     blocks: nn.ModuleList
 
@@ -92,7 +92,7 @@ class _Staged(Protocol):
 
 
 def run_blocks(tower: _Staged, state: State, at: At | None = None) -> Tokens:
-    """From the embedded tokens to :class:`Tokens`: the loop that every transformer tower runs."""
+    """From the embedded tokens to ``Tokens``: the loop that every transformer tower runs."""
     sites = Sites(at, tower.sites)
     state = tower.enter(sites("embed.out", state))
     for i, block in enumerate(tower.blocks):

@@ -128,7 +128,7 @@ class TextTransformer(nn.Module):
         return (is_end | last).to(torch.int32).argmax(dim=-1)
 
     def embed(self, ids: Tensor, eos: Tensor | None = None) -> State:
-        """Ids ``[N, L]`` to :class:`State`, positions added."""
+        """Ids ``[N, L]`` to ``State``, positions added."""
         index = self.end_index(ids) if eos is None and self.pooling == "eos" else eos
         mask = None if self.pad_id is None else ids != self.pad_id
         return self._place(self.embed_tokens(ids), index, mask)
@@ -166,7 +166,7 @@ class TextTransformer(nn.Module):
         """Word vectors (learned prompts among them) to features ``[B, D]``, with gradient.
 
         Args:
-            embeddings: ``[B, L, C]`` as :meth:`embed_tokens` gives them, positions not added.
+            embeddings: ``[B, L, C]`` as ``embed_tokens`` gives them, positions not added.
             eos: ``[B]`` index of each row's end token, after any insertion.
             at: site name to function.
             chunk: rows at a time, recomputed in the backward pass, so that memory does not grow with the number of

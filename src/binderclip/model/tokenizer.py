@@ -106,7 +106,7 @@ class Tokenizer:
         pad_to: ``"longest"`` trims rows to the longest text, exact for causal and for masked towers; ``"max"`` fills
             up to ``context_length``, for towers that were trained to look at padding (SigLIP).
         clean: one of ``lower``, ``whitespace``, ``canonical``, ``none``.
-        config: what :meth:`from_config` was given, so that it travels with the checkpoint.
+        config: what ``from_config`` was given, so that it travels with the checkpoint.
 
     Example:
         >>> ids, eos = Tokenizer.clip()(["a red bicycle", "a dog"])
@@ -149,7 +149,7 @@ class Tokenizer:
 
         Args:
             config: ``{"kind": "clip_bpe", ...}`` or ``{"kind": "hf", "file": "tokenizer.json", ...}``; the other keys
-                are arguments of :class:`Tokenizer`.
+                are arguments of ``Tokenizer``.
             folder: where ``file`` is looked up.
 
         Raises:

@@ -42,8 +42,8 @@ class VisionTransformer(nn.Module):
         eps: of the norms.
         mlp_ratio: inner width of the MLPs over ``width``.
         mlp_hidden: inner width of the MLPs, outright.
-        rotary: arguments of :class:`~binderclip.model.positions.Rotary` beside the head width (EVA-02).
-        block: further arguments of :class:`~binderclip.model.block.Block`.
+        rotary: arguments of ``binderclip.model.positions.Rotary`` beside the head width (EVA-02).
+        block: further arguments of ``binderclip.model.block.Block``.
     """
 
     def __init__(
