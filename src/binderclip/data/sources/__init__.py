@@ -1,0 +1,1 @@
+"""Where pairs are kept: one file a kind of source; `Pairs.open` chooses."""
