@@ -24,7 +24,7 @@ SEARCHES = {
     "a rocket launch": "rocket",
     "a flower": "flower",
     "a motorcycle": "motorcycle",
-    "a chinese temple": "china",
+    "a palace": "china",
 }
 PHOTOS = frozenset(
     "astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png coins.png grass.png gravel.png horse.png"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from binderclip.model.text import TextTransformer
 from binderclip.model.tokenizer import Tokenizer
+from pocket import names
 from pocket.inputs import Paths, save_json
 from pocket.teacher import WIDTH, load
 
@@ -47,8 +48,13 @@ class Corpus:
         texts: dict[str, int] = {}
         vectors: list[np.ndarray] = []
         weights: list[float] = []
+        # The wording of test captions stays out, unless a training caption says the same.
+        stamps = names.stamps_captions(paths)
+        out = {row["caption"] for row in stamps if row["test"]} - {row["caption"] for row in stamps if not row["test"]}
         for group, share in groups.items():
             for text, vector in zip(*load(paths, group), strict=True):
+                if text in out:
+                    continue
                 if text in texts:
                     weights[texts[text]] += share
                 else:
