@@ -364,3 +364,11 @@ def test_tables_at_hand(shared_data: Path) -> None:
     photos = Pairs.open(shared_data / "imagenet1k_photos.parquet")
     first = next(iter(photos))
     assert first.label == first.metadata.get("name", first.label)
+
+
+def test_a_relative_folder_is_read_wherever_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "pictures", 3)
+    monkeypatch.chdir(tmp_path)
+    pairs = Pairs.open("pictures")
+    monkeypatch.chdir("/")
+    assert [number_of(open_image(row.image).image) for row in pairs if row.image is not None] == [0, 1, 2]

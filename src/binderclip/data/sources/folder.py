@@ -33,7 +33,7 @@ class FolderPairs(RowPairs):
     """
 
     def __init__(self, root: str | os.PathLike[str], *, labels: bool | None = None, split: str | None = None) -> None:
-        self.root = os.fspath(Path(root) / split) if split else os.fspath(root)
+        self.root = os.path.abspath(Path(root) / split if split else root)
         super().__init__(Path(self.root).name or self.root)
         if not os.path.isdir(self.root):
             raise InputError(f"{self.root} is no folder: check the path{' and the split' if split else ''}")
