@@ -44,7 +44,8 @@ class StandIn:
         return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
 
     def encode_image(self, images: list[Any]) -> np.ndarray:
-        return self.encode_pixels(np.stack([self.pixels(Image.open(image)) for image in images]))
+        opened = [image if isinstance(image, Image.Image) else Image.open(image) for image in images]
+        return self.encode_pixels(np.stack([self.pixels(image) for image in opened]))
 
 
 def crops(count: int, seed: int = 0) -> Any:
@@ -69,9 +70,9 @@ def make_vectors(encoder: Any, count: int) -> np.ndarray:
     """Vectors [N, D] of the crops."""
     blocks, some = [], []
     for i, image in enumerate(crops(count), 1):
-        some.append(encoder.pixels(image))
-        if len(some) == 256 or i == count:
-            blocks.append(encoder.encode_pixels(np.stack(some)))
+        some.append(image)
+        if len(some) == 512 or i == count:
+            blocks.append(encoder.encode_image(some))
             some = []
             if i % 10_240 == 0:
                 print(f"{i:,} of {count:,} encoded", file=sys.stderr, flush=True)
