@@ -192,3 +192,29 @@ def test_optional_formats_name_their_extra(suffix: str, tmp_path: Path) -> None:
         open_image(path)
     if isinstance(caught.value, NeedsExtraError):
         assert f"binderclip[{OPTIONAL_SUFFIXES[suffix]}]" in str(caught.value)
+
+
+def test_heic_with_its_extra(tmp_path: Path) -> None:
+    """As a telephone writes it: HEVC, with the rotation in EXIF."""
+    import pillow_heif
+
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2022:02:03 04:05:06"
+    path = tmp_path / "IMG_0001.HEIC"
+    pillow_heif.from_pillow(two_colours(128, 96)).save(path, quality=95, exif=exif.tobytes())
+    picture = open_image(path)
+    assert (picture.image.mode, picture.image.size) == ("RGB", (128, 96))
+    assert near(picture.image.getpixel((5, 5)), GREEN, 30)
+    assert near(picture.image.getpixel((120, 90)), RED, 30)
+    assert picture.taken == "2022-02-03T04:05:06"
+    (tmp_path / "cut.heic").write_bytes(path.read_bytes()[:300])
+    with pytest.raises(MediaError):
+        open_image(tmp_path / "cut.heic")
+
+
+def test_raw_without_a_picture_is_one_line(tmp_path: Path) -> None:
+    import rawpy  # noqa: F401
+
+    (tmp_path / "x.nef").write_bytes(b"0123456789" * 100)
+    with pytest.raises(MediaError, match="is damaged"):
+        open_image(tmp_path / "x.nef")
