@@ -48,8 +48,8 @@ class StandIn:
         return self.encode_pixels(np.stack([self.pixels(image) for image in opened]))
 
 
-def crops(count: int, seed: int = 0) -> Any:
-    """Random crops of all pictures at hand, each of 30 % to 100 % of the side, the sets in turn."""
+def crops(count: int, seed: int = 0, skip: int = 0) -> Any:
+    """Random crops of all pictures at hand, each of 30 % to 100 % of the side, the sets in turn, from number `skip` on."""
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(seed)
@@ -59,17 +59,18 @@ def crops(count: int, seed: int = 0) -> Any:
         pictures += [one["bytes"] if isinstance(one, dict) else one for one in column]
     order = rng.permutation(len(pictures))
     for i in range(count):
-        image = Image.open(io.BytesIO(pictures[order[i % len(order)]])).convert("RGB")
+        image = Image.open(io.BytesIO(pictures[order[i % len(order)]]))
         side = rng.uniform(0.3, 1.0)
         width, height = max(int(image.width * side), 8), max(int(image.height * side), 8)
         left, top = rng.integers(0, image.width - width + 1), rng.integers(0, image.height - height + 1)
-        yield image.crop((left, top, left + width, top + height))
+        if i >= skip:
+            yield image.convert("RGB").crop((left, top, left + width, top + height))
 
 
-def make_vectors(encoder: Any, count: int) -> np.ndarray:
-    """Vectors [N, D] of the crops."""
-    blocks, some = [], []
-    for i, image in enumerate(crops(count), 1):
+def make_vectors(encoder: Any, count: int, have: np.ndarray) -> np.ndarray:
+    """Vectors [N, D] of the crops; the first of them may be at hand."""
+    blocks, some = [have], []
+    for i, image in enumerate(crops(count, skip=len(have)), len(have) + 1):
         some.append(image)
         if len(some) == 512 or i == count:
             blocks.append(encoder.encode_image(some))
@@ -130,9 +131,11 @@ def main() -> None:
 
         encoder = Encoder(options.model)
     if options.vectors and options.vectors.is_file():
-        vectors = np.load(options.vectors)
+        vectors = np.load(options.vectors)[: options.count]
     else:
-        vectors = make_vectors(encoder, options.count)
+        vectors = np.empty((0, encoder.dim), np.float32)
+    if len(vectors) < options.count:
+        vectors = make_vectors(encoder, options.count, vectors)
         if options.vectors:
             np.save(options.vectors, vectors)
     with tempfile.TemporaryDirectory() as name:
