@@ -16,6 +16,7 @@ from PIL import Image
 from binderclip.data.media import OPTIONAL_SUFFIXES, open_image
 from binderclip.errors import BinderclipError, MediaError, NeedsExtraError
 
+GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 RED, GREEN = (254, 0, 0), (0, 180, 0)
 
 
@@ -195,19 +196,13 @@ def test_optional_formats_name_their_extra(suffix: str, tmp_path: Path) -> None:
 
 
 def test_heic_with_its_extra(tmp_path: Path) -> None:
-    """As a telephone writes it: HEVC, with the rotation in EXIF."""
-    import pillow_heif
-
-    exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9003] = "2022:02:03 04:05:06"
-    path = tmp_path / "IMG_0001.HEIC"
-    pillow_heif.from_pillow(two_colours(128, 96)).save(path, quality=95, exif=exif.tobytes())
-    picture = open_image(path)
+    """As a telephone writes it: HEVC, with a date in EXIF (made by pillow_heif from `two_colours(128, 96)`)."""
+    picture = open_image(GOLDENS / "telephone.heic")
     assert (picture.image.mode, picture.image.size) == ("RGB", (128, 96))
     assert near(picture.image.getpixel((5, 5)), GREEN, 30)
     assert near(picture.image.getpixel((120, 90)), RED, 30)
     assert picture.taken == "2022-02-03T04:05:06"
-    (tmp_path / "cut.heic").write_bytes(path.read_bytes()[:300])
+    (tmp_path / "cut.heic").write_bytes((GOLDENS / "telephone.heic").read_bytes()[:300])
     with pytest.raises(MediaError):
         open_image(tmp_path / "cut.heic")
 

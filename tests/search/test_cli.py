@@ -40,7 +40,12 @@ def db(tmp_path: Path, photos: Path, capsys: Captured, monkeypatch: pytest.Monke
     return place
 
 
-def test_index_says_what_it_did(tmp_path: Path, photos: Path, capsys: Captured) -> None:
+def test_index_says_what_it_did(
+    tmp_path: Path, photos: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where the extra `heic` is not installed.
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("binderclip.data.media._heic_ready", False)
     (photos / "bad.jpg").write_bytes(b"bad")
     (photos / "x.heic").write_bytes(b"bad")
     assert run(["index", str(photos), "--db", str(tmp_path / "db")]) == 0
@@ -50,6 +55,7 @@ def test_index_says_what_it_did(tmp_path: Path, photos: Path, capsys: Captured) 
     assert f"warning: {photos / 'bad.jpg'}: is no picture that can be read" in said.err
     assert "30 encoded" in said.err
     assert "1 could not be read" in said.err
+    assert "1 file needs the extra 'heic'" in said.err
     assert run(["index", str(photos), "--db", str(tmp_path / "db"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["unchanged"], facts["encoded"], len(facts["known_bad"])) == (30, 0, 1)
