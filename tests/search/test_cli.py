@@ -55,7 +55,7 @@ def test_index_says_what_it_did(
     assert f"warning: {photos / 'bad.jpg'}: is no picture that can be read" in said.err
     assert "30 encoded" in said.err
     assert "1 could not be read" in said.err
-    assert "1 file needs the extra 'heic'" in said.err
+    assert "1 file left out, readable with the extra 'heic'" in said.err
     assert run(["index", str(photos), "--db", str(tmp_path / "db"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["unchanged"], facts["encoded"], len(facts["known_bad"])) == (30, 0, 1)
