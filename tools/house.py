@@ -18,7 +18,7 @@ LAYERS = [
     {"cards"},
     {"model"},
     {"data"},
-    {"losses"},
+    {"losses", "figures"},
     {"hub"},
     {"engine"},
     {

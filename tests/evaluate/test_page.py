@@ -14,10 +14,10 @@ from binderclip.errors import InputError
 from binderclip.evaluate import probes
 from binderclip.evaluate.base import Example, Metric, Report
 from binderclip.evaluate.data import Dataset, Sets
-from binderclip.evaluate.figures import draw
 from binderclip.evaluate.page import headline, metrics_csv, report_html, write_page
 from binderclip.evaluate.store import evaluate
 from binderclip.evaluate.vectors import Vectors
+from binderclip.figures import draw
 from tests.evaluate.helpers import ColourEncoder, colours
 
 EVIL = '<script>alert("x")</script>&\x1b[31m'

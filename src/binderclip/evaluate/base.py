@@ -77,7 +77,7 @@ class Report:
         data: name of the data.
         metrics: the numbers, the most important first.
         rows: one mapping an item, all with the same keys.
-        charts: mappings with a ``kind`` that :mod:`binderclip.evaluate.figures` can draw.
+        charts: mappings with a ``kind`` that :mod:`binderclip.figures` can draw.
         examples: items to look at, worst first.
         notes: lines that a reader must know.
         settings: of the probe, the model and the data; equal ones give an equal report.

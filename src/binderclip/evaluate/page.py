@@ -15,8 +15,8 @@ from binderclip.data.files import write_whole
 from binderclip.errors import InputError
 from binderclip.evaluate.base import Example, Metric, Report
 from binderclip.evaluate.data import Item
-from binderclip.evaluate.figures import draw, percent, safe
 from binderclip.evaluate.vectors import thumbnail
+from binderclip.figures import draw, percent, safe
 
 __all__ = ["headline", "metrics_csv", "report_html", "shown", "write_page"]
 
