@@ -42,6 +42,7 @@ class Card:
         kind: the protocol it follows (``Adapter``, ``Surgery``, ...).
         verb: of the command line (``fit``), or empty where there is none.
         needs: what it asks of a model (``image.tokens``, ``image.attention``, ...).
+        baseline: what systems are compared with, or a part of one: in no list of systems.
         files: other files of ours that belong to it, from the package's root.
         must_show: each line of its specification -> a test id, ``bench:RECORD``, or ``missed:RECORD: reason``.
         module: where it was found; filled in by the reader.
@@ -58,6 +59,7 @@ class Card:
     year: int = 0
     verb: str = ""
     needs: tuple[str, ...] = ()
+    baseline: bool = False
     files: tuple[str, ...] = ()
     must_show: Mapping[str, str] = field(default_factory=dict)
     module: str = ""

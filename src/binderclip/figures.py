@@ -14,6 +14,7 @@ __all__ = ["draw", "percent", "safe"]
 W, H = 420, 300  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40
 MOST_LINES = 6  # more series are a table of colours
+MOST_DOTS = 60  # longer lines have no dots
 
 Chart = Mapping[str, Any]
 
@@ -74,26 +75,42 @@ def _reliability(chart: Chart) -> str:
 
 
 def _lines(chart: Chart) -> str:
+    """``unit``: ``share`` (percent, 0 to 100) or ``number``; ``range``: bottom and top, outright."""
     series: Mapping[str, Sequence[Sequence[float]]] = chart["series"]
     if len(series) > MOST_LINES:
         return _grid(chart)
     points = [point for line in series.values() for point in line]
     if not points:
         return ""
-    xs = [p[0] for p in points]
-    low, high = min(xs), max(xs)
+    share = chart.get("unit", "share") == "share"
+    low, high = min(p[0] for p in points), max(p[0] for p in points)
     high = high if high > low else low + 1
-    x, y = _scale(low, high, LEFT, W - RIGHT), _scale(0, 1, H - BOTTOM, TOP)
-    out = [_axes((low, high), (0, 1), str(chart.get("x", "")), str(chart.get("y", "")), y_percent=True)]
+    bottom, top = chart.get("range") or ((0.0, 1.0) if share else _spread([p[1] for p in points]))
+    x, y = _scale(low, high, LEFT, W - RIGHT), _scale(bottom, top, H - BOTTOM, TOP)
+    out = [_axes((low, high), (bottom, top), str(chart.get("x", "")), str(chart.get("y", "")), y_percent=share)]
     for number, (name, line) in enumerate(series.items()):
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line)
-        out.append(f'<polyline class="s{number}" points="{path}"/>')
-        for a, b in line:
-            tip = f"<title>{safe(name)}, {safe(str(chart.get('x', '')))} {a:.4g}: {percent(b)}</title>"
+        out.append(f'<polyline class="s{number}" points="{path}"><title>{safe(name)}</title></polyline>')
+        for a, b in line if len(line) <= MOST_DOTS else ():
+            value = percent(b) if share else f"{b:.4g}"
+            tip = f"<title>{safe(name)}, {safe(str(chart.get('x', '')))} {_short(a)}: {value}</title>"
             out.append(f'<circle class="s{number}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3">{tip}</circle>')
     return _svg(out, str(chart.get("title", ""))) + (
         _legend({name: f"c{number}" for number, name in enumerate(series)}) if len(series) > 1 else ""
     )
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    """Bottom and top of an axis with a little room around the values."""
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def _short(value: float) -> str:
+    """A number in few letters: 12,000 rather than 1.2e+04."""
+    whole = abs(value) >= 1000 and value == round(value) and abs(value) < 1e7
+    return f"{value:,.0f}" if whole else f"{value:.4g}"
 
 
 def _grid(chart: Chart) -> str:
@@ -232,11 +249,11 @@ def _axes(
     x, y = _scale(*xs, LEFT, W - RIGHT), _scale(*ys, H - BOTTOM, TOP)
     out = []
     for value in _ticks(*ys):
-        label = f"{100 * value:.3g}%" if as_percent or y_percent else f"{value:.3g}"
+        label = f"{100 * value:.3g}%" if as_percent or y_percent else _short(value)
         out.append(f'<line class="grid" x1="{LEFT}" x2="{W - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         out.append(f'<text class="tick" x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{label}</text>')
     for value in _ticks(*xs):
-        label = f"{100 * value:.3g}%" if as_percent else f"{value:.3g}"
+        label = f"{100 * value:.3g}%" if as_percent else _short(value)
         out.append(f'<text class="tick" x="{x(value):.1f}" y="{H - BOTTOM + 16}" text-anchor="middle">{label}</text>')
     out.append(f'<line class="axis" x1="{LEFT}" x2="{W - RIGHT}" y1="{H - BOTTOM}" y2="{H - BOTTOM}"/>')
     middle = (TOP + H - BOTTOM) / 2

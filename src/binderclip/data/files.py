@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["whole_file", "write_whole"]
+__all__ = ["sync_folder", "whole_file", "write_whole"]
 
 
 @contextlib.contextmanager

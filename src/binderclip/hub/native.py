@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,20 @@ def probe(clip: CLIP) -> dict[str, list[float]]:
             pixels = torch.sin(0.037 * x + 1.3 * c) * torch.cos(0.023 * x[:, None])  # [3, H, W]
             found["image"] = clip.encode_image(pixels[None].to(clip.device, clip.logit_scale.dtype))[0]
         if "text" in clip.towers and clip.tokenizer is not None:
-            found["text"] = clip.encode_text([PROBE_TEXT])[0]
+            found["text"] = _probe_text(clip)
     clip.train(training)
     return {name: [round(v, 6) for v in vector.float().tolist()] for name, vector in found.items()}
+
+
+def _probe_text(clip: CLIP) -> Tensor:
+    """The text's features; that a short tower cuts our sentence is nothing to warn the user of."""
+    assert clip.tokenizer is not None
+    cut = clip.tokenizer.truncated
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        vector = clip.encode_text([PROBE_TEXT])[0]
+    clip.tokenizer.truncated = cut
+    return vector
 
 
 def save(clip: CLIP, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
