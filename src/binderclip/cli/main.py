@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from binderclip.cli import classify, dedup, embed, evaluate, search, similar
+from binderclip.cli import classify, dedup, embed, evaluate, search, similar, train
 from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.doctor import doctor
 from binderclip.cli.index import index_app
 from binderclip.cli.methods import methods_app
 from binderclip.cli.models import models_app
+from binderclip.cli.recipes import recipes_app
 
 __all__ = ["app", "main"]
 
@@ -56,6 +57,8 @@ app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("similar", epilog=similar.EPILOG)(similar.similar)
 app.command("dedup", epilog=dedup.EPILOG)(dedup.dedup)
 app.command("embed", epilog=embed.EPILOG)(embed.embed)
+app.command("train", epilog=train.EPILOG)(train.train)
+app.add_typer(recipes_app, name="recipes")
 app.add_typer(models_app, name="models")
 app.add_typer(methods_app, name="methods")
 app.command("doctor")(doctor)

@@ -1,0 +1,1 @@
+"""Training: one loop, objectives as parts, recipes."""
