@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from binderclip.train.contrastive import Contrastive
 from binderclip.train.recipe import read_recipe, shipped_recipes
 
 from .conformance import RULES
+from .kit import vectors_folder
 
 OBJECTIVES = sorted(slug for slug, card in cards().items() if card.kind == "Objective" and card.source == "binderclip")
 
@@ -25,7 +27,10 @@ def small(slug: str) -> Callable[[], Objective]:
     path = shipped_recipes().get(f"{slug.replace('_', '-')}-nano")
     arguments = dict(read_recipe(path).objective) if path else {}
     arguments.pop("name", None)
-    return functools.partial(load_method(slug), **arguments)
+    made = load_method(slug)
+    if "vectors" in inspect.signature(made).parameters:  # of a teacher
+        arguments["vectors"] = str(vectors_folder())
+    return functools.partial(made, **arguments)
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))

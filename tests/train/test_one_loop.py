@@ -13,6 +13,7 @@ from binderclip.train import loop
 #: Hash of the tree -> why it was changed, oldest first.
 CHANGES = {
     "4f5d8a2bb5ca2d2b": "the first objective, plain CLIP",
+    "dfea9aabb406b7d0": "fine-tuning looks for the best by class_loss: any measure that ends in loss is better when lower",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from binderclip.cli import classify, dedup, embed, evaluate, search, similar, train
+from binderclip.cli import classify, dedup, embed, evaluate, finetune, search, similar, train
 from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.doctor import doctor
 from binderclip.cli.index import index_app
@@ -58,6 +58,7 @@ app.command("similar", epilog=similar.EPILOG)(similar.similar)
 app.command("dedup", epilog=dedup.EPILOG)(dedup.dedup)
 app.command("embed", epilog=embed.EPILOG)(embed.embed)
 app.command("train", epilog=train.EPILOG)(train.train)
+app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(models_app, name="models")
 app.add_typer(methods_app, name="methods")

@@ -313,7 +313,7 @@ class Run:
         metric = self.recipe.validate.get("metric") or ("accuracy" if "accuracy" in record else "text_to_image")
         if metric not in record:
             return
-        value = -float(record[metric]) if metric == "loss" else float(record[metric])
+        value = -float(record[metric]) if metric.endswith("loss") else float(record[metric])
         if self.best is None or value > self.best[0]:
             self.best, self.worse = (value, self.step), 0
             native.save(clip, self.folder / "best")

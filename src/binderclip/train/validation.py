@@ -81,14 +81,18 @@ class Validation:
             templates(which or pairs.templates or "photo"),
         )
 
+    def encode_images(self, clip: CLIP) -> Tensor:
+        """Unit rows ``[N, D]``."""
+        return _joined(lambda part: _image(clip, part), self.images)
+
     @torch.no_grad()
     def measure(self, clip: CLIP) -> dict[str, float]:
-        """``accuracy`` (zero-shot, top 1), ``image_to_text`` and ``text_to_image`` (recall at 1), ``loss`` (InfoNCE)."""
+        """``accuracy`` and ``class_loss`` (zero-shot), ``image_to_text`` and ``text_to_image`` (recall at 1), ``loss`` (InfoNCE)."""
         training = clip.training
         clip.eval()
         found: dict[str, float] = {}
         try:
-            image = _joined(lambda part: _image(clip, part), self.images)
+            image = self.encode_images(clip)
             if self.captions:
                 text = _joined(clip.encode_text, self.captions)
                 found["image_to_text"] = recall_at(image @ text.T, self.captions, 1)
@@ -99,16 +103,18 @@ class Validation:
                 ]
                 found["loss"] = sum(losses) / len(losses) if losses else 0.0
             if self.labels is not None:
-                found["accuracy"] = self._accuracy(clip, image)
+                found |= self._classes(clip, image)
         finally:
             clip.train(training)
         return found
 
-    def _accuracy(self, clip: CLIP, image: Tensor) -> float:
+    def _classes(self, clip: CLIP, image: Tensor) -> dict[str, float]:
         texts = [fill(sentence, name.replace("_", " ")) for name in self.names for sentence in self.sentences]
         vectors = _joined(clip.encode_text, texts).reshape(len(self.names), len(self.sentences), -1).mean(1)
-        guess = (image @ torch.nn.functional.normalize(vectors, dim=-1).T).argmax(-1).cpu().numpy()
-        return float((guess == self.labels).mean())
+        cosines = image @ torch.nn.functional.normalize(vectors, dim=-1).T  # [N, K]
+        truth = torch.from_numpy(self.labels).to(image.device)
+        loss = torch.nn.functional.cross_entropy(clip.scale * cosines, truth)
+        return {"accuracy": float((cosines.argmax(-1) == truth).float().mean()), "class_loss": float(loss)}
 
 
 def recall_at(scores: Tensor, captions: Sequence[str], k: int) -> float:
