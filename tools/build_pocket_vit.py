@@ -1,0 +1,44 @@
+"""Build the embedded model ``pocket-vit`` and measure it.
+
+    python tools/build_pocket_vit.py --data DIR --work SCRATCH            # all stages; each resumes where it stopped
+    python tools/build_pocket_vit.py --data DIR --work SCRATCH --stage train --steps-until 5000
+
+A ViT of OpenAI's layout learns `pocket`'s place for each training picture (feature mimicry and contrast, objective
+``mimicry``), under `pocket`'s own text tower, which is frozen and not shipped twice. Stages: teacher (pocket's vectors of
+the views of every training row, CYCLE turns), train (the recipe pocket_vit/recipe.yaml, resumable), measure (every figure
+on test rows), package (safetensors and model card).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+STAGES = ("teacher", "train", "measure", "package")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the Parquet tables")
+    parser.add_argument("--work", type=Path, default=Path("pocket-vit-work"), help="scratch folder")
+    parser.add_argument("--wheels", type=Path, help="work folder of build_pocket.py, for the names of classes")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "src" / "binderclip" / "assets" / "pocket-vit")
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; may be repeated")
+    parser.add_argument("--until", type=int, help="stop training behind this step, to go on later")
+    args = parser.parse_args()
+    from pocket_vit import stages
+
+    for stage in args.stage or STAGES:
+        began = time.time()
+        print(f"== {stage}", flush=True)
+        getattr(stages, stage)(args)
+        print(f"== {stage}: {time.time() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Stages of the build of ``pocket-vit``."""

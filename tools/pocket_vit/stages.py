@@ -1,0 +1,149 @@
+"""What each stage does; ``tools/build_pocket_vit.py`` is the command."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pocket import names, rows
+from pocket.inputs import Paths, is_test
+
+from binderclip.data.hashing import hash64
+from binderclip.data.mixed import MixedPairs
+from binderclip.data.pairs import Pair, Pairs, RowPairs
+from binderclip.data.transforms import ViewTransforms
+from binderclip.engine.encoder import Encoder
+from binderclip.hub import load
+from binderclip.model.build import build
+from binderclip.model.clip import CLIP
+from binderclip.train.assemble import Job
+from binderclip.train.loop import Run
+from binderclip.train.machine import Machine
+from binderclip.train.mimicry import Mimicry
+from binderclip.train.parts.teacher import cache_teacher
+from binderclip.train.reading import augment_of
+from binderclip.train.recipe import Recipe, read_yaml
+from binderclip.train.validation import Validation
+
+SIDE, PATCH = 96, 16
+TABLES = ("tiny_imagenet", "cifar100", "cifar10", "imagenet1k_photos", "stamps")
+#: Share of the rows drawn from each: the few large pictures are worth more than their number.
+SHARES = (0.60, 0.12, 0.12, 0.10, 0.06)
+
+
+def recipe() -> Recipe:
+    """As it stands beside this file."""
+    return Recipe.from_dict(read_yaml(Path(__file__).with_name("recipe.yaml")), "pocket-vit")
+
+
+class Rows(RowPairs):
+    """Rows in memory, so that they are shuffled as a whole: the tables are in the order of their classes."""
+
+    def __init__(self, name: str, kept: list[Pair]) -> None:
+        super().__init__(name)
+        self.kept = kept
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return len(self.kept)
+
+    def row(self, number: int) -> Pair:
+        """One of them."""
+        return self.kept[number]
+
+
+def is_held(row_id: str) -> bool:
+    """One training row in fifty, to watch the run by."""
+    return hash64(0, f"held/{row_id}") % 50 == 0
+
+
+def sources(args: argparse.Namespace) -> list[Rows]:
+    """Training rows of each table with texts of what they show; never a test row, nor one of CIFAR-100's unseen classes."""
+    paths = Paths(args.data, args.wheels or args.work, args.work)
+    by_wnid = rows.label_texts(paths)
+    unseen = {name.replace(" ", "_") for name in names.cifar100_names(paths)[1]}
+
+    def told(pair: Pair) -> Pair | None:
+        wnid, name = pair.metadata.get("wnid"), str(pair.label or "")
+        if is_test(pair.id) or name in unseen:
+            return None
+        if wnid:
+            return replace(pair, captions=tuple(by_wnid[wnid]), label=by_wnid[wnid][0])
+        if pair.captions:
+            return replace(pair, captions=(pair.caption, pair.caption.rstrip(".")))
+        words = name.replace("_", " ")
+        return replace(pair, captions=(words, f"a photo of a {words}", f"a picture of a {words}"), label=words)
+
+    found = []
+    for table in TABLES:
+        kept = [row for pair in Pairs.open(args.data / f"{table}.parquet") if (row := told(pair)) is not None]
+        found.append(Rows(table, kept))
+    return found
+
+
+def student() -> CLIP:
+    """New image tower, pocket's text tower, scale and tokenizer."""
+    pocket = load("pocket")
+    config = {
+        **pocket.config,
+        "name": "pocket-vit",
+        "towers": {
+            "image": {
+                "kind": "vit",
+                "image_size": SIDE,
+                "patch_size": PATCH,
+                "width": 192,
+                "layers": 8,
+                "heads": 6,
+                "activation": "quick_gelu",
+            },
+            "text": pocket.config["towers"]["text"],
+        },
+        "preprocess": {"size": SIDE, "interpolation": "bicubic", "resize_mode": "shortest"},
+    }
+    config.pop("probe", None)
+    torch.manual_seed(0)
+    clip = build(config)
+    clip.tower("text").load_state_dict(pocket.tower("text").state_dict())
+    with torch.no_grad():
+        clip.logit_scale.copy_(pocket.logit_scale)
+    return clip
+
+
+def teacher(args: argparse.Namespace) -> None:
+    """Vectors of pocket for every view that the student will see."""
+    data, made = recipe().data, Encoder("pocket")
+    augment = augment_of(data["augment"])
+    assert augment is not None
+    transforms = ViewTransforms({"view": augment}, seed=recipe().seed, cycle=data["cycle"])
+    for table, source in zip(TABLES, sources(args), strict=True):
+        done = 0
+
+        def told(count: int, table: str = table) -> None:
+            nonlocal done
+            done += count
+            print(f"{table}: {done} views", flush=True)
+
+        cache_teacher(args.work / "teacher" / table, source, made, transforms, progress=told)
+
+
+def train(args: argparse.Namespace) -> None:
+    """The recipe, from where it stopped."""
+    made = recipe()
+    arguments = {k: v for k, v in made.objective.items() if k not in ("name", "vectors")}
+    objective = Mimicry([str(args.work / "teacher" / table) for table in TABLES], **arguments)
+    clip = student()
+    every = sources(args)
+    held = Rows("held", [pair for pair in every[0].kept if is_held(pair.id)])
+    learnt = [Rows(source.name, [pair for pair in source.kept if not is_held(pair.id)]) for source in every]
+    job = Job(made, clip, objective, MixedPairs(learnt, SHARES), Validation.of(held, clip, rows=None))
+    run = Run(job, args.work / "run", machine=Machine(cpu=not torch.cuda.is_available()), listener=_tell)
+    run.train(until=args.until)
+
+
+def _tell(record: dict[str, object]) -> None:
+    if record["event"] != "step" or int(record["step"]) % 20 == 0:  # type: ignore[call-overload]
+        print({k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()}, flush=True)
