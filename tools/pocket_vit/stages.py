@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from pocket import names, rows
+from pocket import figures, names, rows
+from pocket.figures import Space
 from pocket.inputs import Paths, is_test
 
 from binderclip.data.hashing import hash64
@@ -147,3 +151,35 @@ def train(args: argparse.Namespace) -> None:
 def _tell(record: dict[str, object]) -> None:
     if record["event"] != "step" or int(record["step"]) % 20 == 0:  # type: ignore[call-overload]
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()}, flush=True)
+
+
+def space(args: argparse.Namespace, clip: CLIP, tables: tuple[str, ...] = TABLES) -> Space:
+    """Vectors of the test rows of each table, plain views at the tower's own size."""
+    paths = Paths(args.data, args.wheels or args.work, args.work)
+    images: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    clip.eval()
+    for table in tables:
+        tested = [pair for pair in Pairs.open(args.data / f"{table}.parquet") if is_test(pair.id)]
+        vectors = []
+        with torch.inference_mode():
+            for start in range(0, len(tested), 128):
+                sources = [pair.image for pair in tested[start : start + 128]]
+                vectors.append(clip.encode_image(sources).numpy())  # type: ignore[arg-type]
+        images[table] = (np.array([pair.id for pair in tested]), np.concatenate(vectors))
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        with torch.inference_mode():
+            return np.concatenate(
+                [clip.encode_text(list(texts[i : i + 256])).numpy() for i in range(0, len(texts), 256)]
+            )
+
+    return Space(paths, images, encode)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Every figure on test rows, of the finished model or of the average so far."""
+    folder = args.work / "run" / "model"
+    clip = load(folder if folder.is_dir() else args.work / "run" / "best")
+    found = figures.table(space(args, clip), is_test)
+    (args.work / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
