@@ -21,7 +21,7 @@ $(VENV)/demo-ready: $(VENV)/pip-ready pyproject.toml constraints.txt
 
 $(VENV)/test-ready: $(VENV)/pip-ready pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) -e '.[torch,export,demo,lance,heic,raw,watch,dev]'
+	$(PIP) -e '.[torch,export,hf,demo,lance,heic,raw,watch,dev]'
 	@touch $@
 
 demo: $(VENV)/demo-ready
