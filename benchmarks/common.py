@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from binderclip.cards import code_hash, find
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = Path(__file__).resolve().parent / "records"
 
@@ -82,7 +84,14 @@ def machine() -> dict[str, Any]:
 
 
 def record(
-    name: str, figures: dict[str, Any], *, wanted: str, seed: int | None = None, data: str = "", notes: str = ""
+    name: str,
+    figures: dict[str, Any],
+    *,
+    wanted: str,
+    seed: int | None = None,
+    data: str = "",
+    notes: str = "",
+    methods: Iterable[str] = (),
 ) -> Path:
     """Write ``records/NAME.json`` and print it.
 
@@ -93,6 +102,7 @@ def record(
         seed: of whatever was drawn.
         data: ``digest`` of what was read, or how it was made.
         notes: what a reader must know to read the figures right.
+        methods: slugs of what was measured; the hash of their code is kept, which their cards' proofs are checked by.
     """
     module = Path(sys.modules["__main__"].__file__ or "")
     row = {
@@ -103,6 +113,7 @@ def record(
         "seed": seed,
         "data": data,
         "code": digest(module),
+        "methods": {slug: code_hash(find(slug)) for slug in methods},
         "machine": machine(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "notes": notes,

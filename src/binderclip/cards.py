@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import csv
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -21,7 +22,7 @@ from typing import Any
 
 from binderclip.errors import InputError, UnknownNameError
 
-__all__ = ["Card", "cards", "coverage", "find", "load_method", "read_card", "systems"]
+__all__ = ["Card", "cards", "code_hash", "coverage", "find", "load_method", "read_card", "systems"]
 
 PLUGIN_GROUP = "binderclip.methods"
 _MARK = "CARD = Card("
@@ -134,6 +135,32 @@ def load_method(slug: str) -> Any:
     """Import the class or function of a method."""
     card = find(slug)
     return getattr(importlib.import_module(card.module), card.provides)
+
+
+def code_hash(card: Card, package: Path | None = None) -> str:
+    """12 hexadecimal digits of a method's code: the syntax trees of its files, without the card and the docstrings.
+
+    A record of a benchmark keeps it, so that a figure is known to be of the code as it is; words may change.
+
+    Args:
+        card: whose ``module`` and ``files`` are read.
+        package: folder of the package; this one's by default.
+    """
+    root = package or Path(str(resources.files("binderclip")))
+    own = card.module.partition(".")[2].replace(".", "/") + ".py"
+    total = hashlib.sha256()
+    for name in (own, *card.files):
+        tree = ast.parse((root / name).read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if not _is_card(node)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        total.update(ast.dump(tree).encode())
+    return total.hexdigest()[:12]
+
+
+def _is_card(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and [getattr(target, "id", None) for target in node.targets] == ["CARD"]
 
 
 def systems() -> list[dict[str, str]]:

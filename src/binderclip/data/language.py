@@ -142,7 +142,7 @@ class LocalModel:
             self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise InputError(f"{name} is no language model that can be loaded: {str(error).splitlines()[0]}") from None
-        self.model.eval()
+        self.model.eval()  # type: ignore[no-untyped-call, unused-ignore]
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.options: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": max_new_tokens}
