@@ -1,0 +1,1 @@
+"""Better data before training: captions rewritten, rows chosen."""
