@@ -15,7 +15,7 @@ from binderclip.model.block import Block, make_norm
 from binderclip.model.positions import Rotary, resize_grid_positions
 from binderclip.model.sites import run_blocks, site_names
 
-__all__ = ["VisionTransformer"]
+__all__ = ["VisionTransformer", "sincos_positions"]
 
 
 class VisionTransformer(nn.Module):
@@ -33,6 +33,7 @@ class VisionTransformer(nn.Module):
         embed_dim: ``D``, the joint space.
         activation: of the MLPs (``quick_gelu`` in OpenAI's models, ``gelu_tanh`` in SigLIP).
         class_token: whether a learned token goes before the patches.
+        positions: ``learned`` (a table, resized where the grid differs) or ``sincos`` (`sincos_positions`, no weights).
         pre_norm: a norm before the first block (OpenAI's).
         pool: ``cls`` (first token), ``avg`` (mean of the patches) or ``map`` (SigLIP's attention pooling).
         patch_bias: whether the patch embedding has a bias.
@@ -57,6 +58,7 @@ class VisionTransformer(nn.Module):
         *,
         activation: str = "gelu",
         class_token: bool = True,
+        positions: str = "learned",
         pre_norm: bool = True,
         pool: str = "cls",
         patch_bias: bool = False,
@@ -74,6 +76,8 @@ class VisionTransformer(nn.Module):
             raise InputError(f"unknown image pooling {pool!r}: use 'cls', 'avg' or 'map'")
         if pool == "cls" and not class_token:
             raise InputError("pool='cls' needs class_token=True")
+        if positions not in ("learned", "sincos"):
+            raise InputError(f"unknown image positions {positions!r}: use 'learned' or 'sincos'")
         side = image_size // patch_size
         if not side:
             raise InputError(f"an image of {image_size} pixels holds no patch of {patch_size}")
@@ -82,7 +86,8 @@ class VisionTransformer(nn.Module):
         self.pooling, self.patch_dropout, self.prefix = pool, patch_dropout, int(class_token)
         self.patch = nn.Conv2d(3, width, patch_size, patch_size, bias=patch_bias)
         self.class_token = nn.Parameter(width**-0.5 * torch.randn(width)) if class_token else None
-        self.positions = nn.Parameter(width**-0.5 * torch.randn(self.prefix + side * side, width))
+        table = nn.Parameter(width**-0.5 * torch.randn(self.prefix + side * side, width))
+        self.positions = table if positions == "learned" else None
         self.norm_pre = make_norm("layer", width, eps) if pre_norm else nn.Identity()
         shared = {"activation": activation, "eps": eps, "mlp_ratio": mlp_ratio, "mlp_hidden": mlp_hidden}
         turn = None if rotary is None else Rotary(width // heads, **rotary)
@@ -120,6 +125,8 @@ class VisionTransformer(nn.Module):
 
     def positions_for(self, grid: tuple[int, int]) -> Tensor:
         """The position table ``[prefix + h w, C]`` for a grid of patches."""
+        if self.positions is None:
+            return sincos_positions(grid, self.width, self.prefix, self.patch.weight.device)
         side = self.image_size // self.patch_size
         return self.positions if grid == (side, side) else resize_grid_positions(self.positions, grid, self.prefix)
 
@@ -156,7 +163,26 @@ class VisionTransformer(nn.Module):
         return out
 
     def resize_positions(self, image_size: int) -> None:
-        """Make another image size the tower's own (bicubic)."""
+        """Make another image size the tower's own (a learned table is resized bicubically)."""
         side = image_size // self.patch_size
-        self.positions = nn.Parameter(self.positions_for((side, side)).detach().clone())
+        if self.positions is not None:
+            self.positions = nn.Parameter(self.positions_for((side, side)).detach().clone())
         self.image_size = image_size
+
+
+def sincos_positions(grid: tuple[int, int], width: int, prefix: int = 0, device: torch.device | None = None) -> Tensor:
+    """Fixed positions ``[prefix + h w, C]``, the same for every size (MoCo v3, Chen et al. 2021, arXiv 2104.02057).
+
+    The row of the patch in column x and row y is ``[sin(x omega), cos(x omega), sin(y omega), cos(y omega)]`` with
+    ``omega_i = 10000^(-i / (C/4 - 1))``, ``i < C/4``; prefix tokens have rows of zeros.
+
+    Raises:
+        InputError: a width that is no multiple of 4, or under 8.
+    """
+    if width % 4 or width < 8:
+        raise InputError(f"sin-cos positions need a width of 8 or more that 4 divides, not {width}")
+    omega = 10_000.0 ** (-torch.arange(width // 4, device=device) / (width // 4 - 1))  # [C/4]
+    rows, columns = (torch.arange(side, device=device) for side in grid)
+    y, x = (place.flatten()[:, None] * omega for place in torch.meshgrid(rows, columns, indexing="ij"))  # [h w, C/4]
+    table = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
+    return torch.cat([table.new_zeros(prefix, width), table])

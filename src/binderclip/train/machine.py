@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from binderclip.errors import NeedsExtraError
+from binderclip.errors import InputError, NeedsExtraError
 
 __all__ = ["Machine"]
 
@@ -30,6 +30,10 @@ class Machine:
         rank: of this process.
         world: how many there are.
         main: whether this process writes files.
+
+    Raises:
+        NeedsExtraError: accelerate is not installed.
+        InputError: launched with sharded weights, whose checkpoints are not written yet.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Machine:
             project_dir=folder,
             kwargs_handlers=[plain],
         )
+        if str(self._accelerator.distributed_type).endswith(("FSDP", "DEEPSPEED", "MEGATRON_LM")):
+            raise InputError("sharded training is not supported yet: launch without FSDP or DeepSpeed")
         if trackers:
             self._accelerator.init_trackers("binderclip")
         self.tracked = bool(trackers)
