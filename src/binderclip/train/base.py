@@ -108,8 +108,8 @@ class Objective(nn.Module):
 
     needs: ClassVar[tuple[str, ...]] = ("image", "caption")
     clamp: tuple[float, float] | None = (1e-6, 100.0)
-    cuttable: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
+    cuttable: bool = True
+    draws: bool = False
 
     # What is read, called in the loader's threads; functions of their arguments alone.
 
