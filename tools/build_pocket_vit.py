@@ -1,12 +1,12 @@
 """Build the embedded model ``pocket-vit`` and measure it.
 
     python tools/build_pocket_vit.py --data DIR --work SCRATCH            # all stages; each resumes where it stopped
-    python tools/build_pocket_vit.py --data DIR --work SCRATCH --stage train --steps-until 5000
+    python tools/build_pocket_vit.py --data DIR --work SCRATCH --stage train --until 2000
 
 A ViT of OpenAI's layout learns `pocket`'s place for each training picture (feature mimicry and contrast, objective
 ``mimicry``), under `pocket`'s own text tower, which is frozen and not shipped twice. Stages: teacher (pocket's vectors of
-the views of every training row, CYCLE turns), train (the recipe pocket_vit/recipe.yaml, resumable), measure (every figure
-on test rows), package (safetensors and model card).
+one view of every training row), train (the recipe pocket_vit/first.yaml), teacher_again (two more views), train_again
+(pocket_vit/second.yaml, from the first half's weights), measure (every figure on test rows). Each resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-STAGES = ("teacher", "train", "measure", "package")
+STAGES = ("teacher", "train", "teacher_again", "train_again", "measure")
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path, help="work folder of build_pocket.py, for the names of classes")
     parser.add_argument("--out", type=Path, default=HERE.parent / "src" / "binderclip" / "assets" / "pocket-vit")
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; may be repeated")
+    parser.add_argument("--size", type=int, help="measure at this image size instead of the model's own")
     parser.add_argument("--until", type=int, help="stop training behind this step, to go on later")
     args = parser.parse_args()
     from pocket_vit import stages

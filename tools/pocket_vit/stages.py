@@ -37,9 +37,9 @@ TABLES = ("tiny_imagenet", "cifar100", "cifar10", "imagenet1k_photos", "stamps")
 SHARES = (0.60, 0.12, 0.12, 0.10, 0.06)
 
 
-def recipe() -> Recipe:
-    """As it stands beside this file."""
-    return Recipe.from_dict(read_yaml(Path(__file__).with_name("recipe.yaml")), "pocket-vit")
+def recipe(half: str) -> Recipe:
+    """``first`` or ``second``, as it stands beside this file."""
+    return Recipe.from_dict(read_yaml(Path(__file__).with_name(f"{half}.yaml")), f"pocket-vit {half}")
 
 
 class Rows(RowPairs):
@@ -117,12 +117,12 @@ def student() -> CLIP:
     return clip
 
 
-def teacher(args: argparse.Namespace) -> None:
-    """Vectors of pocket for every view that the student will see."""
-    data, made = recipe().data, Encoder("pocket")
+def teacher(args: argparse.Namespace, half: str = "first") -> None:
+    """Vectors of pocket for every view that the student will see in this half."""
+    data, made = recipe(half).data, Encoder("pocket")
     augment = augment_of(data["augment"])
     assert augment is not None
-    transforms = ViewTransforms({"view": augment}, seed=recipe().seed, cycle=data["cycle"])
+    transforms = ViewTransforms({"view": augment}, seed=recipe(half).seed, cycle=data["cycle"])
     for table, source in zip(TABLES, sources(args), strict=True):
         done = 0
 
@@ -134,18 +134,28 @@ def teacher(args: argparse.Namespace) -> None:
         cache_teacher(args.work / "teacher" / table, source, made, transforms, progress=told)
 
 
-def train(args: argparse.Namespace) -> None:
-    """The recipe, from where it stopped."""
-    made = recipe()
+def teacher_again(args: argparse.Namespace) -> None:
+    """The further turns of the second half."""
+    teacher(args, "second")
+
+
+def train(args: argparse.Namespace, half: str = "first") -> None:
+    """A half's recipe, from where it stopped."""
+    made = recipe(half)
     arguments = {k: v for k, v in made.objective.items() if k not in ("name", "vectors")}
     objective = Mimicry([str(args.work / "teacher" / table) for table in TABLES], **arguments)
-    clip = student()
+    clip = student() if half == "first" else load(args.work / "first" / "model")
     every = sources(args)
     held = Rows("held", [pair for pair in every[0].kept if is_held(pair.id)])
     learnt = [Rows(source.name, [pair for pair in source.kept if not is_held(pair.id)]) for source in every]
     job = Job(made, clip, objective, MixedPairs(learnt, SHARES), Validation.of(held, clip, rows=None))
-    run = Run(job, args.work / "run", machine=Machine(cpu=not torch.cuda.is_available()), listener=_tell)
+    run = Run(job, args.work / half, machine=Machine(cpu=not torch.cuda.is_available()), listener=_tell)
     run.train(until=args.until)
+
+
+def train_again(args: argparse.Namespace) -> None:
+    """The second half."""
+    train(args, "second")
 
 
 def _tell(record: dict[str, object]) -> None:
@@ -178,8 +188,11 @@ def space(args: argparse.Namespace, clip: CLIP, tables: tuple[str, ...] = TABLES
 
 def measure(args: argparse.Namespace) -> None:
     """Every figure on test rows, of the finished model or of the average so far."""
-    folder = args.work / "run" / "model"
-    clip = load(folder if folder.is_dir() else args.work / "run" / "best")
+    done = [args.work / half / "model" for half in ("second", "first")]
+    clip = load(next(folder for folder in done if folder.is_dir()))
+    if args.size:
+        assert clip.preprocess is not None
+        clip.preprocess = replace(clip.preprocess, size=args.size)
     found = figures.table(space(args, clip), is_test)
     (args.work / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
