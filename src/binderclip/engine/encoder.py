@@ -78,9 +78,10 @@ class Encoder:
         self.name = name
         folder = checkpoint_folder(name)
         self.towers: Towers
-        if folder is not None and OnnxTowers.serves(folder):
+        shares = {} if folder is None else shared_towers(read_config(folder))
+        if folder is not None and OnnxTowers.serves(folder, shares):
             self.config = read_config(folder)
-            self.towers = OnnxTowers(folder, threads)
+            self.towers = OnnxTowers(folder, threads, shares)
             self.tokenizer = Tokenizer.from_config(self.config["tokenizer"], folder)
             self.preprocess = Preprocess.from_dict(self.config["preprocess"])
             self.fingerprint = fingerprint_of(folder, self.config)
@@ -184,11 +185,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def shared_towers(config: dict[str, Any]) -> dict[str, Path]:
+    """Tower to folder of the embedded model whose tower it is; empty for a model that has all its own."""
+    found = {tower: checkpoint_folder(owner) for tower, owner in config.get("shares", {}).items()}
+    return {tower: place for tower, place in found.items() if place is not None}
+
+
 def fingerprint_of(folder: Path, config: dict[str, Any]) -> str:
     """16 hexadecimal digits that change when the vectors may change: weights, preprocess, tokenizer."""
     digest = hashlib.sha256()
     with open(folder / "model.safetensors", "rb") as stream:
         digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for owner in shared_towers(config).values():
+        with open(owner / "model.safetensors", "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     digest.update(json.dumps([config["preprocess"], config["tokenizer"]], sort_keys=True).encode())
     return digest.hexdigest()[:16]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,19 @@ class OnnxTowers:
     Args:
         folder: where ``image.onnx`` and ``text.onnx`` are.
         threads: of one session; ``None`` uses every core.
+        shares: tower to the folder of the model whose it is.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
-        self.folder, self.threads = folder, threads
+    def __init__(self, folder: Path, threads: int | None = None, shares: Mapping[str, Path] | None = None) -> None:
+        self.folder, self.threads, self.shares = folder, threads, dict(shares or {})
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     @staticmethod
-    def serves(folder: Path) -> bool:
-        """Whether a folder holds an exported checkpoint."""
-        return (folder / "image.onnx").is_file() and (folder / "text.onnx").is_file()
+    def serves(folder: Path, shares: Mapping[str, Path] | None = None) -> bool:
+        """Whether a folder, with those that it shares towers with, holds an exported checkpoint."""
+        places = {"image": folder, "text": folder, **(shares or {})}
+        return all((place / f"{tower}.onnx").is_file() for tower, place in places.items())
 
     def image(self, pixels: Floats) -> Floats:
         """``[N, 3, H, W]`` normalised pixels -> ``[N, D]``."""
@@ -60,7 +63,7 @@ class OnnxTowers:
     def _open(self, tower: str) -> Any:
         import onnxruntime as ort
 
-        path = self.folder / f"{tower}.onnx"
+        path = self.shares.get(tower, self.folder) / f"{tower}.onnx"
         if not path.is_file():
             raise NeedsPartError(f"{self.folder.name} has no {tower} tower: use a model that has one")
         options = ort.SessionOptions()

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from binderclip.errors import CheckpointError
+from binderclip.hub.embedded import checkpoint_folder
 from binderclip.hub.files import read_safetensors
 from binderclip.hub.jsons import read_json
 from binderclip.model.build import FORMAT, build
@@ -73,6 +74,9 @@ def save(clip: CLIP, folder: str | Path, *, dtype: torch.dtype | None = None) ->
         folder: made if missing; other files in it are left alone.
         dtype: of the stored weights (``torch.float16`` halves the file); ``None`` keeps them as they are.
 
+    A tower that the config says is another model's (``shares: {text: pocket}``) is not written again, as long as it is the
+    same to the bit; else it is, and the config no longer says so.
+
     Returns:
         The folder.
 
@@ -81,16 +85,19 @@ def save(clip: CLIP, folder: str | Path, *, dtype: torch.dtype | None = None) ->
     """
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in clip.state_dict().items()}
+    shares = {tower: owner for tower, owner in clip.config.get("shares", {}).items() if _is_shared(state, tower, owner)}
+    whole = state
+    state = {k: v for k, v in state.items() if k.split(".")[0] not in shares}
     if dtype is not None:
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
-    config = {"format": FORMAT, **clip.config}
+    config = {"format": FORMAT, **clip.config, **({"shares": shares} if "shares" in clip.config else {})}
     folder.mkdir(parents=True, exist_ok=True)
     if clip.tokenizer is not None and config.get("tokenizer", {}).get("kind") == "hf":
         config["tokenizer"] = {**config["tokenizer"], "file": TOKENIZER}
         text = clip.tokenizer.rust.to_str()
         _replace(folder / TOKENIZER, lambda path: path.write_text(text, encoding="utf-8"))
     # The probe is of the weights as stored, built anew, so that a config that lies is found here and not by a user.
-    config["probe"] = probe(_fill(config, state, folder))
+    config["probe"] = probe(_fill(config, {**whole, **state}, folder))
     _replace(folder / WEIGHTS, lambda path: save_file(state, path))
     _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8"))
     return folder
@@ -108,10 +115,34 @@ def load(folder: str | Path, *, verify: bool = True) -> CLIP:
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
-    clip = _fill(config, read_safetensors(folder / WEIGHTS), folder)
+    state = read_safetensors(folder / WEIGHTS)
+    for tower, owner in config.get("shares", {}).items():
+        state |= _shared(tower, owner)
+    clip = _fill(config, state, folder)
     if verify:
         _compare(clip, config.get("probe") or {}, folder)
     return clip
+
+
+def _shared(tower: str, owner: str) -> dict[str, Tensor]:
+    """The weights of one tower of an embedded model.
+
+    Raises:
+        CheckpointError: there is no such model.
+    """
+    folder = checkpoint_folder(str(owner))
+    if folder is None:
+        raise CheckpointError(
+            f"this model shares its {tower} tower with {owner!r}, which is not here: upgrade binderclip"
+        )
+    return {k: v for k, v in read_safetensors(folder / WEIGHTS).items() if k.startswith(f"{tower}.")}
+
+
+def _is_shared(state: Mapping[str, Tensor], tower: str, owner: str) -> bool:
+    """Whether a tower still has its owner's weights."""
+    theirs = _shared(tower, owner)
+    own = {k: v for k, v in state.items() if k.startswith(f"{tower}.")}
+    return own.keys() == theirs.keys() and all(torch.equal(v, theirs[k].to(v.dtype)) for k, v in own.items())
 
 
 def _fill(config: Mapping[str, Any], state: Mapping[str, Tensor], folder: Path | None = None) -> CLIP:
