@@ -23,7 +23,7 @@ from binderclip.train.loop import Run
 from binderclip.train.machine import Machine
 from binderclip.train.recipe import Recipe, read_recipe, shipped_recipes
 
-SECONDS, SEEDS, BATCH = 40.0, (0, 1, 2), 64
+SECONDS, SEEDS, BATCH = 30.0, (0, 1, 2), 64
 ROWS = "scenes:4096?size=32&captions=5"
 HELD = "scenes:512?size=32&captions=5&split=test"
 CLAIMS = {

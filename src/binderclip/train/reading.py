@@ -85,8 +85,9 @@ class Reader:
         self.objective, self.preprocess, self.tokenizer = objective, preprocess, tokenizer
         self.seed, self.caption, self.cycle = seed, caption, cycle
         self.text_length, self.text_how = text_length, text_how
-        wanted = objective.views(augment if augment is not None else Augment(scale=(1.0, 1.0)))
-        self.plain = augment is None and len(wanted) == 1
+        bare = Augment(scale=(1.0, 1.0))
+        wanted = objective.views(bare if augment is None else augment)
+        self.plain = augment is None and list(wanted.values()) == [bare]
         self.transforms = ViewTransforms(wanted, seed=seed, cycle=cycle) if wanted else None
         self.stream = Stream(
             pairs,
