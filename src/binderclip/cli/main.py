@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from binderclip.cli import classify, dedup, embed, evaluate, explain, finetune, search, similar, train
+from binderclip.cli.adapt import adapt_app
 from binderclip.cli.console import fail, quiet_warnings
+from binderclip.cli.curate import curate_app
 from binderclip.cli.doctor import doctor
 from binderclip.cli.index import index_app
 from binderclip.cli.methods import methods_app
@@ -61,6 +63,8 @@ app.command("embed", epilog=embed.EPILOG)(embed.embed)
 app.command("train", epilog=train.EPILOG)(train.train)
 app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(adapt_app, name="adapt")
+app.add_typer(curate_app, name="curate")
 app.add_typer(models_app, name="models")
 app.add_typer(methods_app, name="methods")
 app.command("doctor")(doctor)

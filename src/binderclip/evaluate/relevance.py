@@ -4,8 +4,8 @@
   ``R <- R + E_h[(dy/dA * A)^+] R`` through the blocks, ``A`` the attention weights, ``y`` the cosine; the class token's row,
   or the mean of all rows where the patches are averaged.
 - Convolutional towers: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) on what enters the pooling.
-  ``M = (sum_c w_c (x_c - mean x_c))^+``, ``w_c`` the mean over places of ``dy/dx_c``. The mean over places is taken off, which
-  is ours: a cosine hardly changes when all places grow alike, and the paper's form is then negative everywhere.
+  ``M = (sum_c w_c (x_c - mean x_c))^+``, ``w_c`` the mean over places of ``dy/dx_c``. Taking off the mean is
+  ours: a cosine hardly changes when all places grow alike, and the paper's form is then negative everywhere.
 - Words: how far the cosine falls when a word is left out.
 """
 

@@ -65,7 +65,9 @@ CARD = Card(
         ),
         "fit: exponent and ln 2 to 1e-6; within 0.04 under 2 % noise": "tests/train/test_scaling_down.py::test_power_fit",
         "40 % of captions shuffled: the teacher's top 60 % beats all by 3 points (target)": "bench:train_scaling_down",
-        "1k images: CLIPAug not under CLIP (target)": "",
+        "1k images: CLIPAug not under CLIP (target)": (
+            "missed:train_scaling_down: 11.0 % against 13.1 % of kinds, 10.1 against 11.7 of shapes; 300 steps are short"
+        ),
         "a killed study repeats no finished cell": "tests/train/test_scaling_down.py::test_a_killed_study_goes_on",
     },
 )

@@ -1,0 +1,286 @@
+"""`binderclip adapt`: make a model better at your own classes from a folder of folders, and use what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from binderclip.cli.console import console, emit_json, err, note, warn
+from binderclip.cli.results import JSON, printable
+from binderclip.errors import BinderclipError, InputError
+
+if TYPE_CHECKING:
+    from binderclip.adapt.base import Adapter
+    from binderclip.data.pairs import RowPairs
+
+__all__ = ["adapt_app"]
+
+FIT = """Examples:
+
+binderclip adapt fit ./photos --shots 16 --out pets.safetensors
+
+binderclip adapt fit ./photos --method tip_adapter --set keys=unit --json
+
+binderclip adapt fit ./photos --method gda --set covariance=oas --set n_views=4"""
+
+PREDICT = """Examples:
+
+binderclip adapt predict pets.safetensors ./new-photos
+
+binderclip adapt predict pets.safetensors img.jpg --top 3 --json"""
+
+adapt_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make a model better at your own classes, from few pictures of each.",
+    epilog="Example: binderclip adapt fit ./photos --shots 16 --out pets.safetensors",
+)
+
+
+@adapt_app.command("fit", epilog=FIT)
+def fit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of folders: one of pictures for each class.")],
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="As `methods list --room adapt` has it.")
+    ] = "gda",
+    shots: Annotated[
+        int | None, typer.Option("--shots", "-k", min=1, help="Pictures of each class to learn from; all by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Keep what was learnt there (.safetensors).")
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method. Repeatable.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option("--template", "-t", help="A sentence with {} for the name, or a named set. Repeatable."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", envvar="BINDERCLIP_MODEL", help="Model.")] = "pocket",
+    seed: Annotated[int, typer.Option("--seed", help="Of the shots, the views and the held-out pictures.")] = 0,
+    as_json: JSON = False,
+) -> int:
+    """Learn classes from class folders; a fifth of the pictures is held out and tells what was gained over zero-shot."""
+    from binderclip.adapt.heads import adapter_class, save_head
+    from binderclip.adapt.splits import split
+    from binderclip.engine import Encoder
+
+    kind, path = adapter_class(method), None if out is None else _target(out)
+    given = _options(kind, method, options or ())
+    pairs, ids, y = _open(folder)
+    learn, aside, test = split(ids, y, shots=shots, seed=seed)
+    encoder: Any = Encoder(model)
+    if template:
+        given["templates"] = template[0] if len(template) == 1 else tuple(template)
+    with _telling(f"encoding {len(learn) + len(aside) + len(test):,} pictures"):
+        made = kind(encoder, pairs.classes, seed=seed, **given)
+        _learn(made, pairs, learn, aside)
+        facts = _measure(made, pairs, test)
+    facts |= {
+        "method": method,
+        "model": model,
+        "classes": list(pairs.classes),
+        "shots": shots,
+        "learnt_from": len(learn),
+    }
+    facts |= {"validation": len(aside), "chosen": made.hyper_, "head": None if path is None else str(path)}
+    if path is not None:
+        save_head(path, made, method, {key: facts[key] for key in ("accuracy", "zero_shot", "held_out", "learnt_from")})
+    if as_json:
+        emit_json(facts)
+    else:
+        _show_fit(facts)
+    return 0
+
+
+@adapt_app.command("predict", epilog=PREDICT)
+def predict(
+    head: Annotated[Path, typer.Argument(metavar="HEAD", help="A file that `adapt fit --out` wrote.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures and folders of pictures.")],
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes to show for each picture.")] = 1,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Where the head's model is now; the place it knows by default.")
+    ] = None,
+    as_json: JSON = False,
+) -> int:
+    """Name what pictures show, with the classes of a head."""
+    from binderclip.adapt.encoding import encode_readable
+    from binderclip.adapt.heads import load_head
+    from binderclip.engine import Encoder
+
+    found = load_head(head)
+    files = _pictures(paths)
+    encoder: Any = Encoder(model or found.model)
+    made = found.adapter(encoder)
+    with _telling(f"encoding {len(files):,} pictures"):
+        vectors, kept, lost = encode_readable(encoder, files, files)
+    for path, reason in lost:
+        warn(printable(reason if reason.startswith(path) else f"{path}: {reason}"))
+    if not kept:
+        raise InputError("no picture could be read")
+    if lost:
+        note(f"{len(lost)} could not be read, {len(kept)} classified")
+    rows = [
+        {"path": files[i], "classes": _ranked(p, found.classes, top)}
+        for i, p in zip(kept, made.predict_proba(vectors), strict=True)
+    ]
+    if as_json:
+        emit_json(rows)
+    else:
+        _show_rows(rows)
+    return 0
+
+
+def _target(out: Path) -> Path:
+    path = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
+    if path.exists():
+        raise InputError(f"{path} is there already: choose another --out, or move it away")
+    if not path.parent.is_dir():
+        raise InputError(f"the folder of {path} is not there: make it first")
+    return path
+
+
+def _options(kind: type[Adapter], method: str, texts: Sequence[str]) -> dict[str, Any]:
+    """`name=value` by the constructor's signature; JSON where it is JSON, a string otherwise."""
+    from binderclip.adapt.heads import options_of
+
+    known, given = options_of(kind), {}
+    for text in texts:
+        name, mark, value = text.partition("=")
+        if not mark or not re.fullmatch(r"\w+", name):
+            raise InputError(f"--set {text!r} is not understood: write it as alpha=0.5")
+        if name not in known:
+            has = ", ".join(f"{key}={default}" for key, default in known.items()) or "none"
+            raise InputError(f"{method} has no option {name!r}: it has {has}")
+        try:
+            made = json.loads(value)
+        except ValueError:
+            made = value
+        given[name] = tuple(made) if isinstance(made, list) else made
+    return given
+
+
+def _open(folder: Path) -> tuple[RowPairs, list[str], list[int]]:
+    """The pictures in class folders, their ids (paths below DIR) and classes."""
+    from binderclip.data.pairs import Bad, Pairs, RowPairs
+    from binderclip.data.subset import Subset
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: name a folder that holds a folder of pictures for each class")
+    pairs = Pairs.open(folder, kind="classes")
+    assert isinstance(pairs, RowPairs)
+    rows = [(i, pairs.row(i)) for i in range(pairs.rows)]
+    good = [(i, row) for i, row in rows if not isinstance(row, Bad) and row.image is not None and row.label is not None]
+    if len(good) < len(rows):
+        note(f"note: {len(rows) - len(good)} files are in no class folder or no pictures, and are left out")
+    named = {pairs.label_name(row.label) for _, row in good if row.label is not None}
+    if len(named) < 2:
+        raise InputError(f"{folder} has pictures of {len(named)} classes: give at least two folders of pictures")
+    kept = Subset(pairs, [i for i, _ in good])
+    kept.classes = tuple(name for name in pairs.classes if name in named)
+    numbers = [kept.label_number(pairs.label_name(row.label)) for _, row in good if row.label is not None]
+    return kept, [row.id for _, row in good], numbers
+
+
+def _learn(made: Adapter, pairs: RowPairs, learn: Any, aside: Any) -> None:
+    from binderclip.data.subset import Subset
+
+    validation = Subset(pairs, [int(i) for i in aside]) if len(aside) else None
+    try:
+        made.fit(Subset(pairs, [int(i) for i in learn]), X_val=validation)
+    except BinderclipError:
+        raise
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{type(made).__name__} cannot work with its options ({error}): check --set") from error
+
+
+def _measure(made: Adapter, pairs: RowPairs, test: Any) -> dict[str, Any]:
+    """Accuracy on the held-out pictures beside that of the class names alone."""
+    from binderclip.adapt.encoding import encoder_of, rows_of
+    from binderclip.adapt.zero_shot import ZeroShot
+    from binderclip.data.subset import Subset
+
+    if not len(test):
+        return {"held_out": 0, "accuracy": None, "zero_shot": None}
+    rows = rows_of(encoder_of(made.encoder), Subset(pairs, [int(i) for i in test]))
+    plain = ZeroShot(made.encoder, made.classes, templates=made.templates).fit()
+    found = {"accuracy": made.score(rows.vectors, rows.labels), "zero_shot": plain.score(rows.vectors, rows.labels)}
+    return {"held_out": len(rows.vectors), **found}
+
+
+def _pictures(paths: Sequence[Path]) -> list[str]:
+    from binderclip.data.media import IMAGE_SUFFIXES, OPTIONAL_SUFFIXES
+    from binderclip.search.scan import scan
+
+    found = scan(paths, IMAGE_SUFFIXES, OPTIONAL_SUFFIXES)
+    for absent in found.absent:
+        raise InputError(f"no such file or folder: {os.fsdecode(absent)}")
+    if not found.files:
+        raise InputError("no pictures there: name a picture or a folder of them")
+    return [os.fsdecode(file.path) for file in found.files]
+
+
+def _ranked(chances: Any, names: Sequence[str], top: int) -> list[dict[str, Any]]:
+    order = (-chances).argsort(kind="stable")[:top]
+    return [{"label": names[int(i)], "probability": float(chances[i])} for i in order]
+
+
+@contextmanager
+def _telling(text: str) -> Iterator[None]:
+    """A status line on a terminal; what is warned of meanwhile is told once, a line each."""
+    status = err.status(text) if err.is_terminal else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        if status:
+            status.start()
+        try:
+            yield
+        finally:
+            if status:
+                status.stop()
+    for message in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)):
+        warn(message)
+
+
+def _show_fit(facts: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    if facts["held_out"]:
+        table = Table(box=None, pad_edge=False)
+        for name in ("method", "accuracy", "held-out pictures"):
+            table.add_column(name, justify="left" if name == "method" else "right")
+        table.add_row("zero-shot", f"{facts['zero_shot']:.1%}", f"{facts['held_out']:,}")
+        table.add_row(facts["method"], f"{facts['accuracy']:.1%}", f"{facts['held_out']:,}", style="bold")
+        sys.stdout.flush()
+        console.print(table)
+    else:
+        note("too few pictures to hold any out: nothing was measured")
+    chosen = ", ".join(f"{name} = {value:g}" for name, value in facts["chosen"].items())
+    how = f"chosen on {facts['validation']:,} others" if facts["validation"] else "without a validation set"
+    learnt = f"learnt {len(facts['classes'])} classes from {facts['learnt_from']:,} pictures"
+    note(learnt + (f"; {chosen}, {how}" if chosen else ""))
+    if facts["head"]:
+        console.print(f"head: {facts['head']}    use it: binderclip adapt predict {facts['head']} PATH", markup=False)
+
+
+def _show_rows(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("probability", justify="right")
+    table.add_column("label", style="bold")
+    table.add_column("path", overflow="fold")
+    for row in rows:
+        for place, one in enumerate(row["classes"]):
+            label = printable(one["label"])
+            table.add_row(f"{one['probability']:.0%}", label, printable(row["path"]) if place == 0 else "")
+    sys.stdout.flush()
+    console.print(table)
