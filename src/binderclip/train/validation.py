@@ -87,7 +87,7 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, clip: CLIP) -> dict[str, float]:
-        """``accuracy`` and ``class_loss`` (zero-shot), recall at 1 (``image_to_text``, ``text_to_image``), ``loss`` (InfoNCE)."""
+        """``accuracy``, ``class_loss`` (zero-shot), ``image_to_text``, ``text_to_image`` (recall at 1), ``loss`` (InfoNCE)."""
         training = clip.training
         clip.eval()
         found: dict[str, float] = {}
