@@ -87,7 +87,7 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, clip: CLIP) -> dict[str, float]:
-        """Zero-shot ``accuracy`` and ``class_loss``; recall at 1 as ``image_to_text``, ``text_to_image``; InfoNCE ``loss``."""
+        """Zero-shot ``accuracy``, ``class_loss``; recall at 1: ``image_to_text``, ``text_to_image``; InfoNCE: ``loss``."""
         training = clip.training
         clip.eval()
         found: dict[str, float] = {}
