@@ -14,6 +14,7 @@ from binderclip.train import loop
 CHANGES = {
     "4f5d8a2bb5ca2d2b": "the first objective, plain CLIP",
     "dfea9aabb406b7d0": "fine-tuning looks for the best by class_loss: any measure that ends in loss is better when lower",
+    "6d7c341fc0086f91": "nothing new: the recipe lays out its own phases, which the command line needs too",
 }
 
 

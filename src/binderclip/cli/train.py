@@ -72,7 +72,6 @@ def go(
     from binderclip.train.logbook import read
     from binderclip.train.loop import Run
     from binderclip.train.machine import Machine
-    from binderclip.train.phases import plan
     from binderclip.train.recipe import read_recipe
 
     begun = (folder / "recipe.yaml").is_file()
@@ -86,8 +85,7 @@ def go(
     for line in job.notes:
         note(f"note: {line}")
     machine = Machine(recipe.precision, trackers=recipe.trackers, folder=folder, cpu=cpu)
-    steps = plan(recipe.phases, batch_size=recipe.data.get("batch_size", 64), lr=recipe.optimizer.get("lr")).steps
-    display = Display(steps, silent=silent or not machine.main)
+    display = Display(recipe.plan().steps, silent=silent or not machine.main)
     run = Run(job, folder, machine=machine, listener=display)
     if run.step and not silent:
         note(f"going on from step {run.step} of {run.steps}")
@@ -118,10 +116,9 @@ def check_recipe(recipe: Recipe, *, as_json: bool = False) -> int:
     """Open everything that a recipe names, and say what it would do and cost; nothing is written."""
     from binderclip.train.assemble import assemble
     from binderclip.train.budget import cost
-    from binderclip.train.phases import plan
 
     job = assemble(recipe)
-    laid = plan(recipe.phases, batch_size=recipe.data.get("batch_size", 64), lr=recipe.optimizer.get("lr"))
+    laid = recipe.plan()
     sizes = {
         name: sum(parameter.numel() for parameter in tower.parameters()) for name, tower in job.clip.towers.items()
     }

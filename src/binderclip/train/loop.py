@@ -38,7 +38,7 @@ from binderclip.train.machine import Machine
 from binderclip.train.optim import make_optimizer, set_rate
 from binderclip.train.parts.dropping import drop_tokens
 from binderclip.train.parts.ema import Ema, average
-from binderclip.train.phases import Span, plan
+from binderclip.train.phases import Span
 from binderclip.train.reading import Reader, augment_of
 from binderclip.train.recipe import dump_yaml
 from binderclip.train.step import Trainee, gradients
@@ -73,7 +73,7 @@ class Run:
         self.machine = machine or Machine(job.recipe.precision)
         recipe = job.recipe
         self.recipe, self.clip, self.objective = recipe, job.clip, job.objective
-        self.plan = plan(recipe.phases, batch_size=recipe.data.get("batch_size", 64), lr=recipe.optimizer.get("lr"))
+        self.plan = recipe.plan()
         self.steps, self.step = self.plan.steps, 0
         self.best: tuple[float, int] | None = None
         self.worse = 0  # validations since the best

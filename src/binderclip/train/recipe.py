@@ -25,14 +25,15 @@ from typing import Any
 
 from binderclip.cards import find, load_method
 from binderclip.errors import InputError, NeedsExtraError, UnknownNameError
-from binderclip.train.phases import Phase
+from binderclip.train.phases import Phase, Plan, plan
 
 __all__ = ["Recipe", "find_recipe", "read_recipe", "shipped_recipes"]
 
 #: Keys of sections that are read here or in assemble.py, beside those of the section's constructor.
 DATA = ("pairs", "kind", "split", "columns", "root", "weights", "batch_size", "augment", "caption", "cycle", "threads")
-DATA_MORE = ("labels", "templates", "require", "limit")
-VALIDATE = ("pairs", "kind", "split", "columns", "root", "every", "patience", "metric", "rows", "templates", "labels")
+DATA_MORE = ("labels", "templates")
+RETAINED = ("pairs", "kind", "split", "columns", "root", "rows", "templates", "labels")
+VALIDATE = (*RETAINED, "every", "patience", "metric")
 AVERAGE = ("ema", "start")
 CHECKPOINT = ("every", "keep")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -80,6 +81,10 @@ class Recipe:
     seed: int = 0
     trackers: tuple[str, ...] = ()
     name: str = ""
+
+    def plan(self) -> Plan:
+        """The phases laid one behind the other, with the recipe's batch size and learning rate where they state none."""
+        return plan(self.phases, batch_size=self.data.get("batch_size", 64), lr=self.optimizer.get("lr"))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, which `from_dict` takes; what is at its default is left out."""
@@ -253,7 +258,7 @@ def _check_sections(given: Mapping[str, Any]) -> None:
     _only(given.get("optimizer", {}), _arguments(make_optimizer), "optimizer")
     _only(given.get("average", {}), AVERAGE, "average")
     _only(given.get("validate", {}), VALIDATE, "validate")
-    _only(given.get("retained", {}), VALIDATE, "retained")
+    _only(given.get("retained", {}), RETAINED, "retained")
     _only(given.get("checkpoint", {}), CHECKPOINT, "checkpoint")
     objective = dict(given["objective"])
     name = objective.pop("name", None)
