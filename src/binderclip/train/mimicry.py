@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from binderclip.cards import Card
-from binderclip.data.hashing import hash64
 from binderclip.data.pairs import Pair
 from binderclip.data.transforms import View
 from binderclip.losses import gather_rows, kl_distill, soft_cross_entropy
 from binderclip.model.clip import CLIP
 from binderclip.train.base import Features, Loss, Objective, TrainBatch
+from binderclip.train.parts.alike import alike_targets, text_keys
 from binderclip.train.parts.teacher import TeacherVectors
 
 __all__ = ["Mimicry"]
@@ -92,18 +92,16 @@ class Mimicry(Objective):
         image = F.normalize(clip.encode("image", batch.views[0], batch.image_at).pooled, dim=-1)
         with torch.no_grad():
             text = clip.encode_text((batch.ids[0], batch.eos[0]))
-        keys = [hash64(0, row[0]) >> 1 for row in batch.texts]  # equal texts are equal numbers in every process
-        return {"image": image, "text": text, "key": torch.tensor(keys, device=image.device)}
+        return {"image": image, "text": text, "key": text_keys(batch, image.device)}
 
     def loss(self, clip: CLIP, features: Features, batch: TrainBatch, step: int, total: int) -> Loss:
         """The three terms."""
         v, t = features["image"], batch.fields["teacher"]
-        u, key = gather_rows(features["text"]), gather_rows(features["key"])  # of all processes
-        same = (features["key"][:, None] == key[None, :]).to(v.dtype)  # [N, M]
+        u = gather_rows(features["text"])  # of all processes
         logits = self.scale * v @ u.T
         parts = {
             "feature": 1 - (v * t).sum(-1).mean(),
-            "contrast": soft_cross_entropy(logits, same / same.sum(-1, keepdim=True)),
+            "contrast": soft_cross_entropy(logits, alike_targets(features["key"], v)),
             "relation": kl_distill(logits, self.scale * t @ u.T),
         }
         total_loss = (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from binderclip.cards import Card
-from binderclip.data.hashing import hash64
 from binderclip.losses import gather_rows, soft_cross_entropy
 from binderclip.model.clip import CLIP
 from binderclip.train.base import Features, Loss, Objective, TrainBatch
+from binderclip.train.parts.alike import alike_targets, text_keys
 
 __all__ = ["UniCL"]
 
@@ -53,14 +52,12 @@ class UniCL(Objective):
 
     def encode(self, clip: CLIP, batch: TrainBatch) -> Features:
         """Unit features, and a number that equal texts share."""
-        keys = [hash64(0, row[0]) >> 1 for row in batch.texts]
-        return {**super().encode(clip, batch), "key": torch.tensor(keys, device=clip.device)}
+        return {**super().encode(clip, batch), "key": text_keys(batch, clip.device)}
 
     def loss(self, clip: CLIP, features: Features, batch: TrainBatch, step: int, total: int) -> Loss:
         """Both directions; all processes' rows count."""
-        image, text, key = features["image"], features["text"], features["key"]
-        same = (key[:, None] == gather_rows(key)[None, :]).to(image.dtype)  # [N, M]
-        targets = same / same.sum(-1, keepdim=True)
+        image, text = features["image"], features["text"]
+        targets = alike_targets(features["key"], image)  # [N, M]
         forth = soft_cross_entropy(clip.scale * image @ gather_rows(text).T, targets)
         back = soft_cross_entropy(clip.scale * text @ gather_rows(image).T, targets)
         return Loss((forth + back) / 2, {"image_to_text": forth, "text_to_image": back})
