@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from binderclip.data.hashing import Draws
 from binderclip.data.media import open_image
 from binderclip.data.pairs import Pairs
 from binderclip.data.transforms import Augment
+from binderclip.engine.torch_encoder import TorchEncoder
 from binderclip.errors import InputError, MediaError
 
 __all__ = ["VIEW", "EncoderLike", "Rows", "augmented_views", "encode_readable", "encoder_of", "rows_of"]
@@ -57,35 +58,6 @@ class Rows:
     vectors: Floats
     ids: tuple[str, ...] | None = None
     labels: Sequence[Any] | None = None
-
-
-class TorchEncoder:
-    """A torch ``CLIP`` behind the two methods: no gradient is kept, rows are numpy's.
-
-    Args:
-        clip: is not copied; whether it trains or evaluates is as it was after each call.
-    """
-
-    def __init__(self, clip: Any) -> None:
-        self.clip, self.name, self.preprocess = clip, str(clip.name), clip.preprocess
-        self.logit_scale, self.fingerprint = float(clip.scale.detach()), ""
-
-    def encode_image(self, images: Sequence[Any]) -> Any:
-        """Unit rows ``[N, D]``."""
-        return self._rows(self.clip.encode_image, images)
-
-    def encode_text(self, texts: Sequence[str]) -> Any:
-        """Unit rows ``[N, D]``."""
-        return self._rows(self.clip.encode_text, texts)
-
-    def _rows(self, encode: Callable[[Any], Any], inputs: Sequence[Any]) -> Any:
-        training = self.clip.training
-        self.clip.eval()
-        try:
-            parts = [encode(inputs[i : i + BATCH]).detach().float().cpu().numpy() for i in range(0, len(inputs), BATCH)]
-        finally:
-            self.clip.train(training)
-        return np.concatenate(parts)
 
 
 def encoder_of(model: Any) -> EncoderLike:
