@@ -16,7 +16,7 @@ from binderclip.data.pairs import Pairs
 from binderclip.engine.encoder import Encoder
 from binderclip.errors import InputError
 from binderclip.hub import load, native
-from binderclip.train.finetune import agreement, finetune_recipe, frozen_patterns
+from binderclip.train.finetune import agreement, frozen_patterns
 from binderclip.train.validation import Validation
 
 from .kit import SCENES, tiny_clip
@@ -109,9 +109,8 @@ def test_one_class_is_refused(folder: Path) -> None:
     (folder / "data" / "red things").rename(folder / "one" / "red things")
     from binderclip.train.finetune import finetune_job
 
-    recipe = finetune_recipe(str(folder / "one"), labels="folder-names", model=str(folder / "tiny"))
     with pytest.raises(InputError, match=r"one class|at least two"):
-        finetune_job(recipe, tune="last", holdout=0.2)
+        finetune_job(str(folder / "one"), labels="folder-names", model=str(folder / "tiny"))
 
 
 def test_the_last_third_is_tuned_and_the_text_side_is_not() -> None:

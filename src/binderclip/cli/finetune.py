@@ -52,34 +52,22 @@ def finetune(
     as_json: JSON = False,
 ) -> int:
     """Fine-tune a model on your own pairs; the same command goes on with a run that was stopped."""
-    from binderclip.data.report import survey
-    from binderclip.data.subset import split_pairs
     from binderclip.hub import native
-    from binderclip.train.assemble import open_data
-    from binderclip.train.finetune import agreement, finetune_job, finetune_recipe
+    from binderclip.train.finetune import agreement, finetune_job
     from binderclip.train.logbook import read
     from binderclip.train.loop import Run
     from binderclip.train.machine import Machine
 
-    options: dict[str, Any] = {"labels": labels, "model": model, "tune": tune, "epochs": epochs, "lr": lr}
-    options |= {"batch_size": batch_size, "holdout": holdout, "start_share": start_share}
-    options |= {"template": template, "seed": seed}
-    first = finetune_recipe(path, **options)
-    rows = survey(split_pairs(open_data(first.data), holdout, seed)[0]).captions
-    options["batch_size"] = max(min(batch_size, rows // 2), 2)
-    recipe = finetune_recipe(path, **options, rows=rows)
     if (out / "model" / "config.json").is_file():
         raise InputError(f"{out} is finished: its model is {out / 'model'}; choose another --out to tune again")
     begun = (out / "recipe.yaml").is_file()
-    job = finetune_job(recipe, tune=tune, holdout=holdout, retained=retained, start=out / "start" if begun else None)
+    options: dict[str, Any] = {"labels": labels, "model": model, "tune": tune, "epochs": epochs, "lr": lr}
+    options |= {"batch_size": batch_size, "holdout": holdout, "start_share": start_share}
+    options |= {"template": template, "seed": seed}
+    job = finetune_job(path, **options, retained=retained, start=out / "start" if begun else None)
     for line in job.notes:
         note(f"note: {line}")
     assert job.validation is not None
-    if not as_json:
-        trained = sum(p.numel() for n, p in job.clip.named_parameters())
-        note(
-            f"{rows} rows to learn from, {len(job.validation.images)} held out; {trained / 1e6:.1f} M parameters in all"
-        )
     display = Display(job.recipe.phases[0].steps or 0, silent=as_json)
     run = Run(job, out, machine=Machine(cpu=cpu), listener=display)
     with display:

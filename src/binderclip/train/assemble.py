@@ -52,18 +52,19 @@ class Job:
     notes: list[str] = field(default_factory=list)
 
 
-def assemble(recipe: Recipe, start: Path | None = None) -> Job:
+def assemble(recipe: Recipe, start: Path | None = None, pairs: Pairs | None = None) -> Job:
     """Open everything that a recipe names.
 
     Args:
         recipe: checked.
         start: folder with the weights that a run began with, when it is taken up again.
+        pairs: those of the recipe's data, where they are open already.
 
     Raises:
         InputError: no data, nothing to learn from, or a section that does not fit.
         NeedsPartError: the model has no text tower, tokenizer or preprocess.
     """
-    pairs = open_data(recipe.data)
+    pairs = open_data(recipe.data) if pairs is None else pairs
     notes = _notes(pairs, recipe)
     clip = load(start) if start is not None else build_model(recipe.model, pairs, seed=recipe.seed)
     if not {"image", "text"} <= set(clip.towers) or clip.tokenizer is None or clip.preprocess is None:

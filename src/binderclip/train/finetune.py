@@ -105,29 +105,47 @@ def finetune_recipe(
 
 
 def finetune_job(
-    recipe: Recipe, *, tune: str, holdout: float, retained: str | None = None, start: Path | None = None
+    path: str,
+    *,
+    tune: str = "last",
+    holdout: float = 0.2,
+    batch_size: int = 32,
+    retained: str | None = None,
+    start: Path | None = None,
+    **options: Any,
 ) -> Job:
-    """Open the data, hold out a share of it by the hash of its ids, and freeze what is not tuned.
+    """Open the data, hold out a share of it by the hash of its ids, write the recipe, and freeze what is not tuned.
+
+    Args:
+        path: of the pairs.
+        tune: see `finetune_recipe`, which takes the other options.
+        holdout: share of the rows by which it is judged.
+        batch_size: rows a step, at most half of those learnt from.
+        retained: class folders on which accuracy is watched.
+        start: folder with the weights that a run began with, when it is taken up again.
+        **options: of `finetune_recipe`.
 
     Raises:
         InputError: too few rows, or all of one class.
     """
-    pairs = open_data(recipe.data)
-    rest, held = split_pairs(pairs, holdout, recipe.seed)
-    found, judged = survey(rest), survey(held)
-    if found.captions + judged.captions < LEAST or not judged.captions or not found.captions:
+    options |= {"tune": tune, "holdout": holdout}
+    draft = finetune_recipe(path, **options)
+    pairs = open_data(draft.data)
+    rest, held = split_pairs(pairs, holdout, draft.seed)
+    learnt, judged = survey(rest).captions, survey(held).captions
+    if learnt + judged < LEAST or not judged or not learnt:
         raise InputError(
-            f"{pairs.name} has {found.captions + judged.captions} rows with a text: fine-tuning needs at least {LEAST}, "
+            f"{pairs.name} has {learnt + judged} rows with a text: fine-tuning needs at least {LEAST}, "
             "some of them held out"
         )
-    bare = replace(recipe, validate={}, retained={})
-    job = assemble(bare, start)
-    frozen = frozen_patterns(job.clip, tune)
-    if recipe.data.get("templates") is None and recipe.data.get("labels"):
-        frozen = (*frozen, "text.*") if tune != "all" else frozen
-    job.recipe = replace(recipe, freeze=(*recipe.freeze, *frozen))
-    job.pairs = rest
+    recipe = finetune_recipe(path, **options, batch_size=max(min(batch_size, learnt // 2), 2), rows=learnt)
+    job = assemble(replace(recipe, validate={}, retained={}), start, rest)
+    job.recipe = replace(recipe, freeze=(*recipe.freeze, *frozen_patterns(job.clip, tune)))
     job.validation = Validation.of(held, job.clip, rows=2000, which=recipe.data.get("templates"))
+    size = sum(parameter.numel() for parameter in job.clip.parameters()) / 1e6
+    job.notes.append(
+        f"{learnt} rows to learn from, {len(job.validation.images)} held out; {size:.1f} M parameters in all"
+    )
     if retained is not None:
         job.retained = Validation.of(open_data({"pairs": retained, "labels": "folder-names"}), job.clip)
     return job
