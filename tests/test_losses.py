@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
 from binderclip import losses
 from binderclip.errors import InputError
+
+from .processes import in_two_processes
 
 
 def unit(n: int, d: int = 5, seed: int = 0) -> Tensor:
@@ -161,9 +161,7 @@ def test_wrong_input() -> None:
         losses.info_nce(unit(3), unit(3), 1.0, reduction="mean")
 
 
-def _worker(rank: int, place: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
+def _worker(rank: int, place: Path) -> None:
     a, b = unit(6), unit(6, seed=1)
     mine = slice(3 * rank, 3 * rank + 3)
     out = {}
@@ -182,12 +180,11 @@ def _worker(rank: int, place: str) -> None:
         average = torch.stack([loss.detach(), s.grad])
         dist.all_reduce(average)
         out[name] = (average / 2, x.grad / 2, y.grad / 2)
-    torch.save(out, os.path.join(place, f"{rank}.pt"))
-    dist.destroy_process_group()
+    torch.save(out, place / f"{rank}.pt")
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(_worker, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name in ("info_nce", "chunked", "sigmoid"):
         a, b = unit(6).requires_grad_(), unit(6, seed=1).requires_grad_()

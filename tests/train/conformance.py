@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from binderclip.train.base import Objective
 from binderclip.train.step import Trainee, gradients
 
+from ..processes import in_two_processes
 from .kit import batch, gradients_of, recipe, run, tiny_clip
 
 Make = Callable[[], Objective]
@@ -108,7 +107,7 @@ def is_the_same_in_two_processes(make: Make, folder: Path) -> None:
     whole = gradients_of(clip, objective)
     with tempfile.TemporaryDirectory() as place:
         torch.save({"clip": clip.state_dict(), "objective": objective.state_dict()}, f"{place}/weights")
-        spawn(_half, args=(place, make, rows), nprocs=2, join=True)  # type: ignore[no-untyped-call]
+        in_two_processes(_half, Path(place), make, rows)
         halves = [torch.load(f"{place}/{rank}", weights_only=True) for rank in range(2)]
     mean = (halves[0]["loss"] + halves[1]["loss"]) / 2
     assert abs(float(mean - loss.total.detach())) < 1e-6, "processes: another loss"
@@ -117,21 +116,18 @@ def is_the_same_in_two_processes(make: Make, folder: Path) -> None:
         assert torch.allclose(both, gradient, rtol=0, atol=1e-6), f"processes: another gradient of {name}"
 
 
-def _half(rank: int, place: str, make: Make, rows: object) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
+def _half(rank: int, place: Path, make: Make, rows: object) -> None:
     objective, clip = make().double(), tiny_clip().double()
     objective.setup(clip, {})
     objective.double()
-    weights = torch.load(f"{place}/weights", weights_only=True)
+    weights = torch.load(place / "weights", weights_only=True)
     clip.load_state_dict(weights["clip"])
     objective.load_state_dict(weights["objective"])
     n = len(rows) // 2  # type: ignore[arg-type]
     part = rows.rows(rank * n, rank * n + n)  # type: ignore[attr-defined]
     trainee = Trainee(clip, objective, touch=True)
     loss = gradients(trainee, part, 0, 10)
-    torch.save({"loss": loss.total.detach(), "gradients": gradients_of(clip, objective)}, f"{place}/{rank}")
-    dist.destroy_process_group()
+    torch.save({"loss": loss.total.detach(), "gradients": gradients_of(clip, objective)}, place / f"{rank}")
 
 
 RULES = {

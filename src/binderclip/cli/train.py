@@ -61,6 +61,9 @@ def train(
     summary = go(found, folder, until=until, cpu=cpu, silent=as_json)
     if as_json:
         emit_json(summary)
+    from binderclip.train.machine import leave
+
+    leave()
     return 0
 
 

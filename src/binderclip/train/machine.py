@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from binderclip.errors import InputError, NeedsExtraError
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "leave"]
 
 T = TypeVar("T")
 
@@ -103,3 +105,17 @@ class Machine:
         if self.tracked:
             numbers = {k: v for k, v in record.items() if isinstance(v, float)}
             self._accelerator.log(numbers, step=int(record["step"]))
+
+
+def leave() -> None:
+    """The last line of a command that was launched as several processes: end this one; nothing where it is alone.
+
+    A thread of torch's that still holds a tensor aborts the interpreter's own end now and then (pytorch issue
+    190489), and a launcher would call a finished run a failure: what is to be said is said, and the process is gone.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
