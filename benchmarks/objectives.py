@@ -1,59 +1,45 @@
 """The objectives of the training room at equal compute: same towers, data and CPU seconds, three seeds each.
 
-Each objective runs as many steps as fit into SECONDS of one core's time, measured over its own first steps; phases of a
-recipe keep their shares. What each paper claims stands beside.
+As `binderclip bench train` has it, in one process; what each paper claims stands beside.
 """
 
 from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.common import record
-from binderclip.data.pairs import Pair, Pairs, RowPairs
+from binderclip.cards import find
 from binderclip.train.assemble import assemble
 from binderclip.train.loop import Run
 from binderclip.train.machine import Machine
-from binderclip.train.recipe import Recipe, read_recipe, shipped_recipes
+from binderclip.train.recipe import Recipe
+from binderclip.train.trial import BATCH, WARM, cost, kept, recipe
 
-SECONDS, SEEDS, BATCH = 30.0, (0, 1, 2), 64
+SECONDS, SEEDS = 30.0, (0, 1, 2)
 ROWS = "scenes:4096?size=32&captions=5"
 HELD = "scenes:512?size=32&captions=5&split=test"
-CLAIMS = {
-    "contrastive": "the baseline",
-    "sigmoid": "as good as softmax, better at small batches",
-    "unicl": "as CLIP where no text comes twice",
-    "laclip": "better: CC3M ViT-B/16 ImageNet zero-shot 15.8 -> 21.5",
-    "declip": "better: YFCC15M ViT-B/32 ImageNet zero-shot 32.8 -> 43.2",
-    "a_clip": "better: YFCC15M ViT-B/16 ImageNet zero-shot 37.6 -> 43.9 at 1.16x the time",
-    "clipa": "better at equal compute",
-    "clipa_v2": "better than clipa at equal compute",
-    "slip": "better at equal samples, not at equal compute",
-    "flip": "better at equal compute",
-    "clip_aug": "better on little data",
-    "clip_kd": "better: ViT-T/16 ImageNet zero-shot 30.6 -> 34.9",
-    "reinforced": "better: 10 to 1000 times fewer samples",
-}
+SLUGS = (
+    "contrastive", "sigmoid", "unicl", "laclip", "declip", "a_clip", "clipa", "clipa_v2", "slip", "flip", "clip_aug",
+    "clip_kd", "reinforced",
+)  # fmt: skip
 
 
 def main() -> None:
     """Measure and record."""
     torch.set_num_threads(1)
     rows: dict[str, Any] = {}
-    for slug, claim in CLAIMS.items():
+    for slug in SLUGS:
         name = f"{slug.replace('_', '-')}-nano"
-        if name not in shipped_recipes():
-            continue
-        steps = max(int(SECONDS / cost(recipe(name, 6))), 20)
-        found = [run(recipe(name, steps, seed)) for seed in SEEDS]
-        rows[slug] = {"claim": claim, "steps": steps} | {
+        ground = {"source": ROWS, "model": "nano4"}
+        steps = max(int(SECONDS / cost(recipe(name, WARM, seed=0, **ground), ROWS)), 20)
+        found = [run(recipe(name, steps, seed=seed, **ground)) for seed in SEEDS]
+        rows[slug] = {"claim": find(slug).claim, "steps": steps} | {
             measure: {
                 "mean": round(statistics.mean(one[measure] for one in found), 4),
                 "spread": round(statistics.stdev(one[measure] for one in found), 4),
@@ -74,71 +60,13 @@ def main() -> None:
     )  # fmt: skip
 
 
-def recipe(name: str, steps: int, seed: int = 0) -> Recipe:
-    """A small recipe on the common ground, its phases stretched to a number of steps."""
-    found = read_recipe(name)
-    total = sum(phase.steps or 0 for phase in found.phases)
-    phases = tuple(
-        replace(
-            phase, steps=max(round((phase.steps or 0) * steps / total), 1), warmup=round(phase.warmup * steps / total)
-        )
-        for phase in found.phases
-    )
-    towers = found.model.get("towers", {}) if isinstance(found.model, dict) else {}
-    image = {k: v for k, v in towers.get("image", {}).items() if k != "width"}
-    return replace(
-        found,
-        model={"preset": "nano4", **({"towers": {"image": image}} if image else {})},
-        data={"pairs": ROWS, "batch_size": BATCH, "caption": "first", "threads": 0}
-        | {k: found.data[k] for k in ("augment", "cycle") if k in found.data},
-        phases=phases,
-        validate={"pairs": HELD, "every": 10**9, "rows": 512},
-        retained={"pairs": HELD + "&label=kind", "every": 10**9, "rows": 512},
-        checkpoint={"every": 10**9},
-        seed=seed,
-    )
-
-
-@cache
-def kept() -> Kept:
-    """The scenes, drawn once: what drawing costs is no objective's matter."""
-    return Kept(list(Pairs.open(ROWS)))
-
-
-class Kept(RowPairs):
-    """Rows in memory."""
-
-    def __init__(self, pairs: list[Pair]) -> None:
-        super().__init__("scenes")
-        self.pairs = pairs
-
-    @property
-    def rows(self) -> int:
-        """How many."""
-        return len(self.pairs)
-
-    def row(self, number: int) -> Pair:
-        """One of them."""
-        return self.pairs[number]
-
-
-def cost(made: Recipe) -> float:
-    """CPU seconds of a step, reading included, after two that do not count."""
-    stamps: list[float] = []
-    with tempfile.TemporaryDirectory() as place:
-        job = assemble(made)
-        job.validation = job.retained = None
-        job.pairs = kept()
-        listener = lambda r: stamps.append(time.process_time()) if r["event"] == "step" else None  # noqa: E731
-        Run(job, Path(place), machine=Machine(cpu=True), listener=listener).train()
-    return (stamps[-1] - stamps[1]) / (len(stamps) - 2)
-
-
 def run(made: Recipe) -> dict[str, float]:
     """What is measured on the held-out scenes in the end."""
+    validate = {"pairs": HELD, "every": 10**9, "rows": 512}
+    retained = validate | {"pairs": HELD + "&label=kind"}
     with tempfile.TemporaryDirectory() as place:
-        job = assemble(made)
-        job.pairs = kept()
+        job = assemble(replace(made, validate=validate, retained=retained))
+        job.pairs = kept(ROWS)
         result = Run(job, Path(place), machine=Machine(cpu=True)).train()
     assert result is not None
     assert job.validation is not None

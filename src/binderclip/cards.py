@@ -44,6 +44,7 @@ class Card:
         verb: of the command line (``fit``), or empty where there is none.
         needs: what it asks of a model (``image.tokens``, ``image.attention``, ...).
         baseline: what systems are compared with, or a part of one: in no list of systems.
+        claim: what its paper says of it, in few words and figures; `binderclip bench` shows it beside what it measured.
         files: other files of ours that belong to it, from the package's root.
         must_show: each line of its specification -> a test id, ``bench:RECORD``, or ``missed:RECORD: reason``.
         module: where it was found; filled in by the reader.
@@ -61,6 +62,7 @@ class Card:
     verb: str = ""
     needs: tuple[str, ...] = ()
     baseline: bool = False
+    claim: str = ""
     files: tuple[str, ...] = ()
     must_show: Mapping[str, str] = field(default_factory=dict)
     module: str = ""

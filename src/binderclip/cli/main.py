@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from binderclip.cli import classify, dedup, embed, evaluate, explain, finetune, search, similar, train
+from binderclip.cli import bench, classify, dedup, embed, evaluate, explain, finetune, search, similar, train
 from binderclip.cli.adapt import adapt_app
 from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.curate import curate_app
@@ -57,6 +57,7 @@ app.command("search", epilog=search.EPILOG)(search.search)
 app.command("classify", epilog=classify.EPILOG)(classify.classify)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("explain", epilog=explain.EPILOG)(explain.explain)
+app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("similar", epilog=similar.EPILOG)(similar.similar)
 app.command("dedup", epilog=dedup.EPILOG)(dedup.dedup)
 app.command("embed", epilog=embed.EPILOG)(embed.embed)

@@ -40,6 +40,7 @@ CARD = Card(
     kind="Objective",
     needs=("image.tokens", "image.attention"),
     files=("train/parts/attending.py",),
+    claim="better: YFCC15M ViT-B/16 ImageNet zero-shot 37.6 -> 43.9 at 1.16x the time",
     must_show={
         "keep 1, no SimCLR, no BYOL, x2 = x1: CLIP with the same frozen patch embedding": (
             "tests/train/test_a_clip.py::test_without_its_parts_it_is_clip"

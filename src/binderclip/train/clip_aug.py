@@ -22,6 +22,7 @@ CARD = Card(
     provides="CLIPAug",
     kind="Objective",
     baseline=True,
+    claim="better on little data",
     must_show={
         "one view, drawn by the policy": "tests/train/test_scaling_down.py::test_clip_aug_changes_the_view_alone",
     },

@@ -36,6 +36,7 @@ CARD = Card(
     provides="CLIPKD",
     kind="Objective",
     files=("train/parts/frozen_teacher.py",),
+    claim="better: ViT-T/16 ImageNet zero-shot 30.6 -> 34.9",
     must_show={
         "GD's closed form equals autograd; 0 when student = teacher": "tests/train/test_clip_kd.py::test_gd_is_autograd",
         "student = teacher: CRD = 0, FD = 0, ICL = task": "tests/train/test_clip_kd.py::test_a_student_like_its_teacher",

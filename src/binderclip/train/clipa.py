@@ -33,6 +33,7 @@ CARD = Card(
     room="train",
     provides="CLIPA",
     kind="Objective",
+    claim="better at equal compute",
     must_show={
         "each way leaves the tokens asked for; grid one a window, block a rectangle, random at 1 the identity": (
             "tests/train/test_clipa.py::test_each_way_leaves_the_tokens_asked_for"

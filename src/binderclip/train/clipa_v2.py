@@ -26,6 +26,7 @@ CARD = Card(
     room="train",
     provides="CLIPAv2",
     kind="Objective",
+    claim="better than clipa at equal compute",
     must_show={
         "token counts: 36, 179 and 345; nano with patch 4 keeps 44 of 64 and 86 of 144; the class token is extra": (
             "tests/train/test_clipa_v2.py::test_token_counts"

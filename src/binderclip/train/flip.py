@@ -22,6 +22,7 @@ CARD = Card(
     provides="FLIP",
     kind="Objective",
     baseline=True,
+    claim="better at equal compute",
     must_show={
         "keep 1 is CLIP to the bit; 0.5 keeps half of the patches": "tests/train/test_scaling_down.py::test_flip",
         "all tokens at the end": "tests/train/test_scaling_down.py::test_flip_ends_unmasked",

@@ -28,6 +28,7 @@ CARD = Card(
     kind="Objective",
     verb="train",
     files=("curate/laclip_rewriter.py",),
+    claim="better: CC3M ViT-B/16 ImageNet zero-shot 15.8 -> 21.5",
     must_show={
         "without rewrites the same 20 losses as plain CLIP, to the bit": (
             "tests/train/test_laclip.py::test_without_rewrites_the_losses_are_those_of_plain_clip_to_the_bit"

@@ -26,6 +26,7 @@ CARD = Card(
     provides="Sigmoid",
     kind="Objective",
     baseline=True,
+    claim="as good as softmax, better at small batches",
     must_show={
         "the loss is that of a loop over rows": "tests/train/test_sigmoid.py::test_loss_equals_loops",
         "the bias is learnt, exported and loaded": "tests/train/test_sigmoid.py::test_the_bias_travels",

@@ -28,6 +28,7 @@ CARD = Card(
     provides="SLIP",
     kind="Objective",
     baseline=True,
+    claim="better at equal samples, not at equal compute",
     must_show={
         "weight 0 is CLIP on view 0": "tests/train/test_scaling_down.py::test_slip_of_weight_0_is_clip",
         "NT-Xent equals a loop": "tests/train/test_scaling_down.py::test_nt_xent_is_a_loop",

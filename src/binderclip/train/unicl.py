@@ -22,6 +22,7 @@ CARD = Card(
     provides="UniCL",
     kind="Objective",
     baseline=True,
+    claim="as CLIP where no text comes twice",
     must_show={
         "the loss is that of a loop over rows": "tests/train/test_unicl.py::test_the_loss_against_loops",
         "with no text twice it is plain CLIP": "tests/train/test_unicl.py::test_different_texts_are_plain_clip",
