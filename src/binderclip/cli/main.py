@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from binderclip.cli import bench, classify, dedup, embed, evaluate, explain, finetune, search, similar, train
+from binderclip.cli import bench, classify, dedup, embed, evaluate, explain, finetune, search, segment, similar, train
 from binderclip.cli.adapt import adapt_app
 from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.curate import curate_app
@@ -61,6 +61,7 @@ app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("similar", epilog=similar.EPILOG)(similar.similar)
 app.command("dedup", epilog=dedup.EPILOG)(dedup.dedup)
 app.command("embed", epilog=embed.EPILOG)(embed.embed)
+app.command("segment", epilog=segment.EPILOG)(segment.segment)
 app.command("train", epilog=train.EPILOG)(train.train)
 app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
 app.add_typer(recipes_app, name="recipes")
