@@ -10,6 +10,7 @@ import typer
 from binderclip.cli import bench, classify, dedup, embed, evaluate, explain, finetune, search, segment, similar, train
 from binderclip.cli.adapt import adapt_app
 from binderclip.cli.console import fail, quiet_warnings
+from binderclip.cli.continual import continual_app
 from binderclip.cli.curate import curate_app
 from binderclip.cli.doctor import doctor
 from binderclip.cli.index import index_app
@@ -67,6 +68,7 @@ app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(adapt_app, name="adapt")
 app.add_typer(curate_app, name="curate")
+app.add_typer(continual_app, name="continual")
 app.add_typer(models_app, name="models")
 app.add_typer(methods_app, name="methods")
 app.command("doctor")(doctor)

@@ -40,7 +40,25 @@ CARD = Card(
     needs=("image.tokens", "image.attention"),
     claim="+22.3 % over CLIP on 9 benchmarks; ViT-B/16: VOC20 80.95, PC59 33.83, ADE150 16.35 mIoU",
     files=("dense/last_block.py",),
-    must_show={},
+    must_show={
+        "R symmetric, diagonal 1, in [-1, 1]; recording changes no bit": "tests/dense/test_cliptrase.py::test_correlation",
+        "rows of A add to 3": "tests/dense/test_cliptrase.py::test_correlation",
+        "no vote and softmax(s q k^T): the tower's own patches": (
+            "tests/dense/test_cliptrase.py::test_without_vote_and_self_correlation_it_is_the_towers_own_patches"
+        ),
+        "planted halves: two clusters, split at pixel 112, constant halves": (
+            "tests/dense/test_cliptrase.py::test_planted_halves"
+        ),
+        "the vote invents no class": "tests/dense/test_cliptrase.py::test_the_vote_invents_nothing",
+        "all noise gives step 3": "tests/dense/test_cliptrase.py::test_all_noise_is_no_vote",
+        "scenes: the vote gains at least 1 point of mIoU": (
+            "missed:dense_cliptrase: -0.9 points (6.5 against 7.4 %, two seeds): 8 x 8 patches are too coarse for clusters"
+        ),
+        "scenes: qq+kk+vv at least 5 points over the tower's own attention": (
+            "missed:dense_cliptrase: +4.1 points (7.4 against 3.2 %; +6.7 and +1.5 of two seeds)"
+        ),
+        "attention on the top 5 % of columns under 0.7 of the tower's own": "bench:dense_cliptrase",
+    },
 )
 
 Ints = NDArray[np.int64]
