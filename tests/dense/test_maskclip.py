@@ -122,6 +122,7 @@ def test_what_is_wrong_is_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "text.png").write_text("no picture")
+    picture().save(tmp_path / "x.png")
     assert run(["segment", *arguments]) == 2
     said = capsys.readouterr().err
     assert message in said

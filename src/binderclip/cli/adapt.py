@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import warnings
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from binderclip.cli.console import console, emit_json, err, note, warn
+from binderclip.cli.pictures import pictures_of
 from binderclip.cli.results import JSON, printable
 from binderclip.errors import BinderclipError, InputError
 
@@ -117,7 +117,7 @@ def predict(
     from binderclip.engine import Encoder
 
     found = load_head(head)
-    files = _pictures(paths)
+    files = pictures_of(paths)
     encoder: Any = Encoder(model or found.model)
     made = found.adapter(encoder)
     with _telling(f"encoding {len(files):,} pictures"):
@@ -214,18 +214,6 @@ def _measure(made: Adapter, pairs: RowPairs, test: Any) -> dict[str, Any]:
     plain = ZeroShot(made.encoder, made.classes, templates=made.templates).fit()
     found = {"accuracy": made.score(rows.vectors, rows.labels), "zero_shot": plain.score(rows.vectors, rows.labels)}
     return {"held_out": len(rows.vectors), **found}
-
-
-def _pictures(paths: Sequence[Path]) -> list[str]:
-    from binderclip.data.media import IMAGE_SUFFIXES, OPTIONAL_SUFFIXES
-    from binderclip.search.scan import scan
-
-    found = scan(paths, IMAGE_SUFFIXES, OPTIONAL_SUFFIXES)
-    for absent in found.absent:
-        raise InputError(f"no such file or folder: {os.fsdecode(absent)}")
-    if not found.files:
-        raise InputError("no pictures there: name a picture or a folder of them")
-    return [os.fsdecode(file.path) for file in found.files]
 
 
 def _ranked(chances: Any, names: Sequence[str], top: int) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from binderclip.cli.adapt import adapt_app
 from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.continual import continual_app
 from binderclip.cli.curate import curate_app
+from binderclip.cli.dense import dense_app
 from binderclip.cli.doctor import doctor
 from binderclip.cli.index import index_app
 from binderclip.cli.methods import methods_app
@@ -69,6 +70,7 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(adapt_app, name="adapt")
 app.add_typer(curate_app, name="curate")
 app.add_typer(continual_app, name="continual")
+app.add_typer(dense_app, name="dense")
 app.add_typer(models_app, name="models")
 app.add_typer(methods_app, name="methods")
 app.command("doctor")(doctor)

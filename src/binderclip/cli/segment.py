@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from binderclip.cli.console import console, emit_json, err, note, warn
+from binderclip.cli.pictures import pictures_of
 from binderclip.cli.results import JSON, printable
 from binderclip.errors import InputError, MediaError
 
@@ -64,7 +65,7 @@ def segment(
 ) -> int:
     """Colour a picture by what is where. Exit code 1 where nothing of TEXTS was found. Needs the extra `torch`."""
     names = _names(texts)
-    files = _pictures(image)
+    files = pictures_of([image])
     many = len(files) > 1 or os.path.isdir(image)
     if many and labels is not None:
         raise InputError("--labels is for one picture: name a picture, not a folder")
@@ -96,19 +97,6 @@ def _names(texts: str) -> list[str]:
     if not all(names):
         raise InputError('name what to find, with commas between, as in: binderclip segment photo.jpg "cat, sofa"')
     return names
-
-
-def _pictures(image: str) -> list[str]:
-    from binderclip.data.media import IMAGE_SUFFIXES
-
-    if not os.path.isdir(image):
-        return [image]
-    found = sorted(
-        str(path) for path in Path(image).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
-    if not found:
-        raise InputError(f"no pictures in {image}: name a picture, or a folder that holds some")
-    return found
 
 
 def _target(path: Path, out: Path | None, many: bool) -> Path:
