@@ -16,6 +16,7 @@ from binderclip.cli.dense import dense_app
 from binderclip.cli.doctor import doctor
 from binderclip.cli.index import index_app
 from binderclip.cli.methods import methods_app
+from binderclip.cli.model import model_app
 from binderclip.cli.models import models_app
 from binderclip.cli.recipes import recipes_app
 
@@ -72,6 +73,7 @@ app.add_typer(curate_app, name="curate")
 app.add_typer(continual_app, name="continual")
 app.add_typer(dense_app, name="dense")
 app.add_typer(models_app, name="models")
+app.add_typer(model_app, name="model")
 app.add_typer(methods_app, name="methods")
 app.command("doctor")(doctor)
 
