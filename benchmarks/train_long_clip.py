@@ -118,8 +118,8 @@ def main() -> None:
         "on, and by more without the short term",
         seed=0,
         data=f"{ROWS}; held out {HELD}",
-        notes=f"nano4 with texts of 16 tokens, {FIRST} steps of 64 of plain CLIP, then {SECOND} steps (keep {KEEP}, factor 4: "
-        "52 tokens); text-to-image R@1 among 512 held-out scenes, a picture of the same caption counts",
+        notes=f"nano4 with texts of 16 tokens, {FIRST} steps of 64 of plain CLIP, then {SECOND} steps (keep {KEEP}, "
+        "factor 4: 52 tokens); text-to-image R@1 among 512 held-out scenes, a picture of the same caption counts",
         methods=("long_clip",),
     )
 

@@ -48,7 +48,7 @@ def change(
     from binderclip.cards import find, load_method
 
     card = find(method)
-    if card.kind != "Surgery":
+    if card.kind != "Surgery" or card.room != "model":
         raise InputError(f"{card.slug} changes no model: `binderclip methods list --room model` shows what does")
     if out.exists():
         raise InputError(f"{out} is there already: choose another --out, or move it away")
