@@ -1,6 +1,6 @@
 """Long-CLIP on scenes whose deciding words stand behind the old end of the text. `python -m benchmarks.train_long_clip`.
 
-A small CLIP reads 16 tokens. Long captions say what the picture shows only after some twenty words that fit every picture;
+A small CLIP reads 16 tokens. Long captions say what the picture shows only after eighteen words that fit every picture;
 short ones are a scene's own. Before the surgery the deciding words are cut off; then they are fine-tuned, with and without
 the short captions' term.
 """
@@ -28,7 +28,7 @@ from binderclip.train.recipe import Recipe, read_recipe
 
 ROWS = "scenes:6144?size=32&objects=1-2&captions=1"
 HELD = "scenes:512?size=32&objects=1-2&captions=1&split=test"
-FILLER = "one picture in which there is a thing or two on a ground and it is an image that has one or two in it"
+FILLER = "a and an and two and a and an and two and a and an and two and an and"  # words that fit every picture
 SEEDS, FIRST, SECOND, KEEP = (0, 1, 2), 1600, 600, 4
 
 
