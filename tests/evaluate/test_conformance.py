@@ -16,7 +16,11 @@ from binderclip.evaluate.metrics.calibration import ece
 from binderclip.evaluate.vectors import Vectors
 from tests.evaluate.helpers import ColourEncoder, colours
 
-SMALL = {"corruptions": {"kinds": ("fog", "gaussian_noise"), "severities": (2,)}}
+SMALL = {
+    "corruptions": {"kinds": ("fog", "gaussian_noise"), "severities": (2,)},
+    "robustness-suite": {"kinds": ("fog",), "severities": (2,), "factors": ("darker",)},
+    "multi-object": {"scenes": 24, "sentences": 60},
+}
 
 
 def sets_for_all() -> Sets:

@@ -32,7 +32,13 @@ binderclip evaluate pocket ./my-checkpoint --data test.csv --train train.csv --p
 
 binderclip evaluate pocket --data captions.jsonl --probe retrieval --json
 
-binderclip evaluate pocket --data ./photos --labels classes.txt --outliers ./other --probe ood,calibration"""
+binderclip evaluate pocket --data ./photos --labels classes.txt --outliers ./other --probe ood,calibration
+
+binderclip evaluate A B --data ./photos --outliers ./other --probe robustness-suite --option robustness-suite.cache=.cache
+
+binderclip evaluate pocket --data people.parquet --probe harm-audit --option harm-audit.labels=labels.yaml
+
+binderclip evaluate pocket --data ./photos --probe qualiclip --option qualiclip.least=0.5"""
 
 _SHOWN = 12  # numbers of a probe on the terminal; the files hold all
 

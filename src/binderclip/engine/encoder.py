@@ -119,6 +119,11 @@ class Encoder:
         rows = [self.towers.image(self.preprocess.normalize(part)) for part in _parts(pixels, IMAGE_BATCH)]
         return _unit(np.concatenate(rows)) if rows else np.empty((0, self.dim), np.float32)
 
+    @property
+    def clip(self) -> Any:
+        """The torch module, where this encoder runs one; None where it runs an exported graph."""
+        return getattr(self.towers, "clip", None)
+
     def encode_image(self, images: Sequence[Source]) -> Floats:
         """Unit rows ``[N, D]`` of paths, file contents or Pillow images, float32.
 
