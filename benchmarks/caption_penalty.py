@@ -93,13 +93,13 @@ def main() -> None:
     record(
         "caption_penalty",
         figures,
-        wanted="rep_4 non-increasing over alpha; length under greedy's at alpha 1.6, within 10 % of the reference with kappa "
-        "1; window 16 more coherent than the whole history at the same alpha, rep_4 within 2 points; SR_1 of greedy over "
-        "that of top-p",
+        wanted="rep_4 non-increasing over alpha; length under greedy's at alpha 1.6, within 10 % of the reference with "
+        "kappa 1; window 16 more coherent than the whole history at the same alpha, rep_4 within 2 points; SR_1 of greedy "
+        "over that of top-p",
         seed=0,
         data=digest(shared_data() / "flickr8k_captions.parquet"),
         notes=f"tiny GPT-2s (2 layers, width 96, {STEPS} steps of 24) on texts of five captions; {len(prompts)} prompts of "
-        f"{PROMPT} tokens, at most {LONGEST} new; kappa 0 unless named; coherence is the mean log-likelihood under the other",
+        f"{PROMPT} tokens, at most {LONGEST} new; kappa 0 unless named; coherence: mean log-likelihood under the other",
         methods=("penalty_decoding",),
     )
 

@@ -312,4 +312,5 @@ def _transformers() -> Any:
         import transformers
     except ImportError:
         raise NeedsExtraError("writing captions", "hf") from None
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] # ours are enough
     return transformers

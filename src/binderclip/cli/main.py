@@ -9,6 +9,7 @@ import typer
 
 from binderclip.cli import bench, classify, dedup, embed, evaluate, explain, finetune, search, segment, similar, train
 from binderclip.cli.adapt import adapt_app
+from binderclip.cli.caption import caption_app
 from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.continual import continual_app
 from binderclip.cli.curate import curate_app
@@ -67,6 +68,7 @@ app.command("embed", epilog=embed.EPILOG)(embed.embed)
 app.command("segment", epilog=segment.EPILOG)(segment.segment)
 app.command("train", epilog=train.EPILOG)(train.train)
 app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
+app.add_typer(caption_app, name="caption")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(adapt_app, name="adapt")
 app.add_typer(curate_app, name="curate")
