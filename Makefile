@@ -21,17 +21,23 @@ $(VENV)/demo-ready: $(VENV)/pip-ready pyproject.toml constraints.txt
 
 $(VENV)/test-ready: $(VENV)/pip-ready pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) -e '.[torch,export,hf,demo,lance,heic,raw,watch,dev]'
+	$(PIP) -e '.[torch,export,hf,demo,lance,heic,raw,watch,serve,video,dev]'
 	@touch $@
 
 demo: $(VENV)/demo-ready
 	$(BIN)/python tools/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-test: $(VENV)/test-ready
-	$(BIN)/python -m pytest
+# Clients of the server live apart: what they bring along must not hide what we lack.
+$(VENV)-clients/ready: constraints-clients.txt
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install -q --disable-pip-version-check -r constraints-clients.txt
+	@touch $@
 
-test-slow: $(VENV)/test-ready
-	$(BIN)/python -m pytest -m slow
+test: $(VENV)/test-ready $(VENV)-clients/ready
+	BINDERCLIP_CLIENTS_PYTHON=$(CURDIR)/$(VENV)-clients/bin/python $(BIN)/python -m pytest
+
+test-slow: $(VENV)/test-ready $(VENV)-clients/ready
+	BINDERCLIP_CLIENTS_PYTHON=$(CURDIR)/$(VENV)-clients/bin/python $(BIN)/python -m pytest -m slow
 
 check: $(VENV)/test-ready
 	$(BIN)/python tools/check.py
@@ -44,4 +50,4 @@ bench: $(VENV)/test-ready
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) $(VENV)-clients build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis demo

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from binderclip.cli import bench, classify, dedup, embed, evaluate, explain, finetune, search, segment, similar, train
+from binderclip.cli import bench, classify, dedup, embed, evaluate, explain, finetune, search, segment, serve, similar, train
 from binderclip.cli.adapt import adapt_app
 from binderclip.cli.caption import caption_app
 from binderclip.cli.console import fail, quiet_warnings
@@ -65,6 +65,7 @@ app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("similar", epilog=similar.EPILOG)(similar.similar)
 app.command("dedup", epilog=dedup.EPILOG)(dedup.dedup)
 app.command("embed", epilog=embed.EPILOG)(embed.embed)
+app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("segment", epilog=segment.EPILOG)(segment.segment)
 app.command("train", epilog=train.EPILOG)(train.train)
 app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
