@@ -6,7 +6,8 @@
 A ViT of OpenAI's layout learns `pocket`'s place for each training picture (feature mimicry and contrast, objective
 ``mimicry``), under `pocket`'s own text tower, which is frozen and not shipped twice. Stages: teacher (pocket's vectors of
 one view of every training row), train (the recipe pocket_vit/first.yaml), teacher_again (two more views), train_again
-(pocket_vit/second.yaml, from the first half's weights), measure (every figure on test rows). Each resumes where it stopped.
+(pocket_vit/second.yaml, from the first half's weights), measure (every figure on test rows),
+package (the folder inside the package). Each resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
-STAGES = ("teacher", "train", "teacher_again", "train_again", "measure")
+STAGES = ("teacher", "train", "teacher_again", "train_again", "measure", "package")
 
 
 def main() -> None:

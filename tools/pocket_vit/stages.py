@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,8 @@ from binderclip.data.mixed import MixedPairs
 from binderclip.data.pairs import Pair, Pairs, RowPairs
 from binderclip.data.transforms import ViewTransforms
 from binderclip.engine.encoder import Encoder
-from binderclip.hub import load
+from binderclip.engine.torch_export import export_onnx
+from binderclip.hub import load, native
 from binderclip.model.build import build
 from binderclip.model.clip import CLIP
 from binderclip.train.assemble import Job
@@ -196,3 +198,31 @@ def measure(args: argparse.Namespace) -> None:
     found = figures.table(space(args, clip), is_test)
     (args.work / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
+
+
+def package(args: argparse.Namespace) -> None:
+    """The folder inside the package: fp16 weights without the text tower, which is pocket's, and the image graph."""
+    clip = load(args.work / "second" / "model").eval()
+    figures_of = json.loads((args.work / "figures.json").read_text())
+    clip.config = {**clip.config, "name": "pocket-vit", "shares": {"text": "pocket"}}
+    clip.config.pop("probe", None)
+    native.save(clip, args.out, dtype=torch.float16)
+    stored = load(args.out).eval()
+    difference = export_onnx(stored, args.out)
+    weights = hashlib.sha256((args.out / "model.safetensors").read_bytes()).hexdigest()[:12]
+    inputs = {f"{table}.parquet": _digest(args.data / f"{table}.parquet") for table in TABLES}
+    record = {
+        "command": "python tools/build_pocket_vit.py --data DIR --work SCRATCH",
+        "recipes": {half: recipe(half).to_dict() for half in ("first", "second")},
+        "inputs": inputs,
+        "weights": weights,
+        "graph_against_torch": difference,
+        "figures": figures_of,
+    }
+    (args.out / "build_record.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(f"package: {sum(p.stat().st_size for p in args.out.iterdir()) / 1e6:.1f} MB, {difference}", flush=True)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]

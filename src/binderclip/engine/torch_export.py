@@ -30,7 +30,8 @@ OPSET = 17
 def export_onnx(clip: CLIP, folder: Path, *, tolerance: float = 1e-4) -> dict[str, float]:
     """Write ``image.onnx`` and ``text.onnx`` into a folder that ``binderclip.hub.native.save`` wrote.
 
-    The graphs take any number of rows; the text graph any length up to the context. Each is run once and compared.
+    The graphs take any number of rows; the text graph any length up to the context. Each is run once and compared. A tower
+    that the config says is another model's (``shares``) has no graph here.
 
     Args:
         clip: the model that is saved there.
@@ -62,6 +63,8 @@ def export_onnx(clip: CLIP, folder: Path, *, tolerance: float = 1e-4) -> dict[st
         ("image", _Image(clip), (pixels,), {"pixels": {0: "n"}}),
         ("text", _Text(clip), (ids, ends), {"ids": {0: "n", 1: "l"}, "eos": {0: "n"}}),
     ):
+        if name in clip.config.get("shares", {}):  # its owner's graph serves
+            continue
         graph = _trace(module, inputs, axes | {"embedding": {0: "n"}})
         fold_padding(graph, dict(zip(axes, inputs, strict=True)))
         point_into(graph, folder / WEIGHTS)
