@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import typer
 
 from binderclip.cli.console import console, emit_json, err, note, warn
 from binderclip.cli.index import DefaultGroup
+from binderclip.cli.options import method_options
 from binderclip.cli.pictures import pictures_of
 from binderclip.cli.results import JSON, printable
 from binderclip.errors import InputError, MediaError
@@ -127,7 +126,7 @@ def train(
     if out.exists():
         raise InputError(f"{out} is there already: choose another --out, or move it away")
     kind = load_method(card.slug)
-    given = _options(kind, card.slug, options or ())
+    given = method_options(kind, card.slug, options or ())
     rows = [row for row in Pairs.open(pairs if len(pairs) > 1 else pairs[0]) if row.image is not None and row.captions]
     if not rows:
         raise InputError(f"no pictures with captions in {', '.join(pairs)}: name a table with columns path and caption")
@@ -184,19 +183,3 @@ def _one(encoder: Any, row: Any, lost: list[str]) -> Any:
     except MediaError as error:
         lost.append(f"{row.id}: {error}")
         return None
-
-
-def _options(kind: Any, slug: str, texts: Sequence[str]) -> dict[str, Any]:
-    known = {p.name: p.default for p in list(inspect.signature(kind).parameters.values())[1:]}
-    given: dict[str, Any] = {}
-    for text in texts:
-        name, mark, value = text.partition("=")
-        if not mark:
-            raise InputError(f"--set {text!r} is not understood: write it as epochs=3")
-        if name not in known:
-            raise InputError(f"{slug} has no option {name!r}: it has {', '.join(f'{k}={v}' for k, v in known.items())}")
-        try:
-            given[name] = json.loads(value)
-        except ValueError:
-            given[name] = value
-    return given

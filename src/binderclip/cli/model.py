@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from binderclip.cli.console import console, emit_json, err
+from binderclip.cli.options import method_options
 from binderclip.cli.results import JSON
 from binderclip.errors import InputError
 
@@ -53,7 +51,7 @@ def change(
     if out.exists():
         raise InputError(f"{out} is there already: choose another --out, or move it away")
     surgery = load_method(card.slug)
-    given = _options(surgery, card.slug, options or ())
+    given = method_options(surgery, card.slug, options or ())
     with err.status(f"changing {model}"):
         from binderclip import load
         from binderclip.hub.native import save
@@ -66,20 +64,3 @@ def change(
     else:
         console.print(f"model: {out}    look at it: binderclip models show {out}", markup=False)
     return 0
-
-
-def _options(surgery: Any, slug: str, texts: Sequence[str]) -> dict[str, Any]:
-    known = {p.name: p.default for p in list(inspect.signature(surgery).parameters.values())[1:]}
-    given: dict[str, Any] = {}
-    for text in texts:
-        name, mark, value = text.partition("=")
-        if not mark:
-            raise InputError(f"--set {text!r} is not understood: write it as keep=20")
-        if name not in known:
-            has = ", ".join(f"{key}={default}" for key, default in known.items()) or "none"
-            raise InputError(f"{slug} has no option {name!r}: it has {has}")
-        try:
-            given[name] = json.loads(value)
-        except ValueError:
-            given[name] = value
-    return given

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from binderclip.cli.console import console, emit_json, err, note, warn
+from binderclip.cli.options import method_options
 from binderclip.cli.pictures import pictures_of
 from binderclip.cli.results import JSON, printable
 from binderclip.errors import InputError, MediaError
@@ -128,17 +128,11 @@ def _segmenter(
     given["background"] = BACKGROUND if background is None else tuple(_names(background)) if background.strip() else ()
     if len(names) == 1 and not given["background"] and not threshold:
         raise InputError("one text alone is everywhere: give --background or --threshold, or a second text")
-    for text in options:
-        name, mark, value = text.partition("=")
-        if not mark:
-            raise InputError(f"--set {text!r} is not understood: write it as tau=40")
-        try:
-            given[name.strip()] = json.loads(value)
-        except ValueError:
-            given[name.strip()] = value
+    method_class = load_method(card.slug)
+    given |= method_options(method_class, card.slug, options)
     clip: Any = load(model)
     try:
-        made: Segmenter = load_method(card.slug)(clip.eval(), **given)
+        made: Segmenter = method_class(clip.eval(), **given)
     except TypeError as error:
         raise InputError(f"{method} cannot work with its options ({error}): check --set") from None
     made.text_vectors(list(names))  # a name that cannot be used is told before anything is written
