@@ -23,7 +23,7 @@ def method_options(method: Any, slug: str, texts: Sequence[str]) -> dict[str, An
     Raises:
         InputError: not of that form, or the method has no such option.
     """
-    first, *rest = inspect.signature(method).parameters.values()
+    _first, *rest = inspect.signature(method).parameters.values()
     open_ended = any(p.kind is p.VAR_KEYWORD for p in rest)
     known = {p.name: p.default for p in rest if p.kind is not p.VAR_KEYWORD}
     given: dict[str, Any] = {}
