@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,13 +30,19 @@ binderclip adapt fit ./photos --shots 16 --out pets.safetensors
 
 binderclip adapt fit ./photos --method tip_adapter --set keys=unit --json
 
-binderclip adapt fit ./photos --method gda --set covariance=oas --set n_views=4"""
+binderclip adapt fit ./photos --method gda --set covariance=oas --set n_views=4
+
+binderclip adapt fit ./photos --method coop --shots 8 --set "ctx_init=a photo of a"
+
+binderclip adapt fit ./photos --method maple --shots 16 --model pocket-vit --out pets.safetensors"""
 
 PREDICT = """Examples:
 
 binderclip adapt predict pets.safetensors ./new-photos
 
-binderclip adapt predict pets.safetensors img.jpg --top 3 --json"""
+binderclip adapt predict pets.safetensors img.jpg --top 3 --json
+
+binderclip adapt predict --method tpt --labels "cat,dog,sofa" img.jpg"""
 
 adapt_app = typer.Typer(
     no_args_is_help=True,
@@ -69,7 +75,10 @@ def fit(
     as_json: JSON = False,
 ) -> int:
     """Learn classes from class folders; a fifth of the pictures is held out and tells what was gained over zero-shot."""
+    import numpy as np
+
     from binderclip.adapt.heads import adapter_class, save_head
+    from binderclip.adapt.held_out import held_out
     from binderclip.adapt.splits import split
     from binderclip.engine import Encoder
 
@@ -77,13 +86,16 @@ def fit(
     given = _options(kind, method, options or ())
     pairs, ids, y = _open(folder)
     learn, aside, test = split(ids, y, shots=shots, seed=seed)
+    if not kind.validates:  # nothing is chosen on them: they are as good as the others to learn from
+        learn, aside = (learn if shots else np.sort(np.concatenate([learn, aside]))), aside[:0]
     encoder: Any = Encoder(model)
     if template:
         given["templates"] = template[0] if len(template) == 1 else tuple(template)
-    with _telling(f"encoding {len(learn) + len(aside) + len(test):,} pictures"):
+    with _telling(f"encoding {len(learn) + len(aside) + len(test):,} pictures") as tell:
         made = kind(encoder, pairs.classes, seed=seed, **given)
+        made.on_progress = lambda done, total: tell(f"learning, step {done:,} of {total:,}")
         _learn(made, pairs, learn, aside)
-        facts = _measure(made, pairs, test)
+        facts = held_out(made, pairs, test)
     facts |= {
         "method": method,
         "model": model,
@@ -103,25 +115,36 @@ def fit(
 
 @adapt_app.command("predict", epilog=PREDICT)
 def predict(
-    head: Annotated[Path, typer.Argument(metavar="HEAD", help="A file that `adapt fit --out` wrote.")],
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Pictures and folders of pictures.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[HEAD] PATH...",
+            help="A file that `adapt fit --out` wrote (not with --method), then pictures and folders of pictures.",
+        ),
+    ],
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes to show for each picture.")] = 1,
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="NAME", help="A method that needs no fit, as tpt, with --labels.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option("--labels", "-l", help="Names of the classes, by commas.")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the method. Repeatable.")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Where the head's model is now; the place it knows by default.")
+        str | None,
+        typer.Option("--model", "-m", help="Where the head's model is now, or with --method which; pocket by default."),
     ] = None,
     as_json: JSON = False,
 ) -> int:
-    """Name what pictures show, with the classes of a head."""
-    from binderclip.adapt.encoding import encode_readable
-    from binderclip.adapt.heads import load_head
-    from binderclip.engine import Encoder
+    """Name what pictures show: with the classes of a head, or of --labels by a method that needs no fit."""
+    from binderclip.adapt.parts import softmax
 
-    found = load_head(head)
-    files = pictures_of(paths)
-    encoder: Any = Encoder(model or found.model)
-    made = found.adapter(encoder)
+    made, sources = _ready(paths, method, labels, options or (), model)
+    files = pictures_of(sources)
+    if method is not None and hasattr(made, "cost"):
+        note(made.cost)
     with _telling(f"encoding {len(files):,} pictures"):
-        vectors, kept, lost = encode_readable(encoder, files, files)
+        logits, kept, lost = made.decide(files, files)
     for path, reason in lost:
         warn(printable(reason if reason.startswith(path) else f"{path}: {reason}"))
     if not kept:
@@ -129,14 +152,48 @@ def predict(
     if lost:
         note(f"{len(lost)} could not be read, {len(kept)} classified")
     rows = [
-        {"path": files[i], "classes": _ranked(p, found.classes, top)}
-        for i, p in zip(kept, made.predict_proba(vectors), strict=True)
+        {"path": files[i], "classes": _ranked(p, made.classes, top)}
+        for i, p in zip(kept, softmax(logits.astype(float)), strict=True)
     ]
     if as_json:
         emit_json(rows)
     else:
         _show_rows(rows)
     return 0
+
+
+def _ready(
+    paths: Sequence[Path], method: str | None, labels: str | None, options: Sequence[str], model: str | None
+) -> tuple[Adapter, Sequence[Path]]:
+    """An adapter that can answer, and the paths of pictures."""
+    from binderclip.adapt.heads import adapter_class, load_head
+    from binderclip.engine import Encoder
+
+    if method is None:
+        if labels is not None or options:
+            raise InputError("--labels and --set go with --method: a head knows its own classes and options")
+        found = load_head(paths[0])
+        if len(paths) < 2:
+            raise InputError(f"name pictures behind the head: binderclip adapt predict {paths[0]} PATH")
+        return found.adapter(Encoder(model or found.model)), paths[1:]
+    kind = adapter_class(method)
+    if kind.learned and kind.takes != "stream":
+        raise InputError(f"{method} learns before it answers: binderclip adapt fit DIR --method {method} --out FILE")
+    names = [name.strip() for name in (labels or "").split(",") if name.strip()]
+    if not names:
+        raise InputError(f"{method} asks for names of classes: --labels 'cat,dog,sofa'")
+    given = _options(kind, method, options)
+    return _fitted(kind(Encoder(model or "pocket"), names, **given)), paths
+
+
+def _fitted(made: Adapter) -> Adapter:
+    """Without pictures."""
+    try:
+        return made.fit()
+    except BinderclipError:
+        raise
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{type(made).__name__} cannot work with its options ({error}): check --set") from error
 
 
 def _target(out: Path) -> Path:
@@ -202,35 +259,21 @@ def _learn(made: Adapter, pairs: RowPairs, learn: Any, aside: Any) -> None:
         raise InputError(f"{type(made).__name__} cannot work with its options ({error}): check --set") from error
 
 
-def _measure(made: Adapter, pairs: RowPairs, test: Any) -> dict[str, Any]:
-    """Accuracy on the held-out pictures beside that of the class names alone."""
-    from binderclip.adapt.encoding import encoder_of, rows_of
-    from binderclip.adapt.zero_shot import ZeroShot
-    from binderclip.data.subset import Subset
-
-    if not len(test):
-        return {"held_out": 0, "accuracy": None, "zero_shot": None}
-    rows = rows_of(encoder_of(made.encoder), Subset(pairs, [int(i) for i in test]))
-    plain = ZeroShot(made.encoder, made.classes, templates=made.templates).fit()
-    found = {"accuracy": made.score(rows.vectors, rows.labels), "zero_shot": plain.score(rows.vectors, rows.labels)}
-    return {"held_out": len(rows.vectors), **found}
-
-
 def _ranked(chances: Any, names: Sequence[str], top: int) -> list[dict[str, Any]]:
     order = (-chances).argsort(kind="stable")[:top]
     return [{"label": names[int(i)], "probability": float(chances[i])} for i in order]
 
 
 @contextmanager
-def _telling(text: str) -> Iterator[None]:
-    """A status line on a terminal; what is warned of meanwhile is told once, a line each."""
+def _telling(text: str) -> Iterator[Callable[[str], None]]:
+    """A status line on a terminal, which may be changed; what is warned of meanwhile is told once, a line each."""
     status = err.status(text) if err.is_terminal else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         if status:
             status.start()
         try:
-            yield
+            yield status.update if status else lambda text: None
         finally:
             if status:
                 status.stop()

@@ -25,6 +25,8 @@ binderclip index ~/Pictures
 
 binderclip index ~/Pictures /mnt/camera --ignore "*.png" --ignore thumbs/ --db ./photos.index
 
+binderclip index ~/Videos --every 5
+
 binderclip index info
 
 Also: binderclip index info | verify | prune | rm (each with --help). A folder of such a name is ./info."""
@@ -45,7 +47,7 @@ class DefaultGroup(TyperGroup):
 index_app = typer.Typer(
     cls=DefaultGroup,
     no_args_is_help=True,
-    help="Index pictures, so that they can be searched. What has not changed is not read again.",
+    help="Index pictures and videos, so that they can be searched. What has not changed is not read again.",
     epilog=EPILOG,
 )
 
@@ -66,6 +68,9 @@ def add(
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and index what changes.")] = False,
     interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between looks, with --watch.")] = 5.0,
     wait: Annotated[float, typer.Option("--wait", min=0.0, help="Seconds to wait for another writer.")] = 0.0,
+    every: Annotated[
+        float, typer.Option("--every", metavar="SECONDS", help="Between the frames that are taken of a video.")
+    ] = 1.0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures encoded and committed together.")] = 32,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="That decode; one per core by default.")
@@ -90,7 +95,7 @@ def add(
             _run(
                 index, paths, as_json=as_json, again=looks > 0,
                 ignore=ignore or (), include_hidden=include_hidden, retry=retry and not looks, dry_run=dry_run, wait=wait,
-                batch=batch, threads=threads,
+                batch=batch, threads=threads, every=every,
             )  # fmt: skip
             if not watch or dry_run:
                 break
@@ -129,7 +134,7 @@ def report_json(report: Report) -> dict[str, Any]:
     """What a run did, as plain values."""
     from dataclasses import asdict
 
-    pairs = ("bad", "known_bad", "unreadable")
+    pairs = ("bad", "known_bad", "unreadable", "damaged")
     plain = asdict(report)
     plain.update({key: [{"path": path, "reason": reason} for path, reason in plain[key]] for key in pairs})
     return {"indexed": report.indexed, **plain}
@@ -139,6 +144,8 @@ def tell_report(report: Report, *, dry_run: bool = False) -> None:
     """Says on stderr what a run did, problems counted at the end."""
     for path, reason in report.unreadable:
         warn(f"{printable(path)}: folder left out ({reason})")
+    for path, reason in report.damaged:
+        warn(f"{printable(path)}: {reason}")
     for path in report.absent:
         warn(f"{printable(path)}: not there")
     for path in report.kept:
@@ -150,6 +157,7 @@ def tell_report(report: Report, *, dry_run: bool = False) -> None:
         f"{report.unchanged + report.back:,} unchanged",
     ]
     parts += [f"{report.same_content:,} moved or of known content"] if report.same_content else []
+    parts += [f"{report.frames:,} frames of videos"] if report.frames else []
     parts += [f"{report.missing:,} gone"] if report.missing else []
     bad = len(report.bad) + len(report.known_bad)
     if bad:
@@ -189,7 +197,10 @@ def info(db: DB = None, as_json: JSON = False) -> int:
     )
     for model in facts["models"]:
         used = " (in use)" if model["in_use"] else ""
+        frames = f", {model['frames']:,} of frames of videos" if model["frames"] else ""
+        half = f", {model['unfinished']:,} of the videos not to the end" if model["unfinished"] else ""
         text = f"model {model['name']} {model['fingerprint']}: {model['vectors']:,} vectors of {model['dim']}{used}"
+        text += frames + half
         console.print(text, markup=False)
     for root in facts["roots"]:
         console.print(f"root {printable(root)}", markup=False)

@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from binderclip.cli import bench, classify, dedup, embed, evaluate, explain, finetune, search, segment, serve, similar, train
+from binderclip.cli import (
+    bench,
+    classify,
+    dedup,
+    embed,
+    evaluate,
+    explain,
+    finetune,
+    search,
+    segment,
+    serve,
+    similar,
+    train,
+)
 from binderclip.cli.adapt import adapt_app
 from binderclip.cli.caption import caption_app
 from binderclip.cli.console import fail, quiet_warnings

@@ -90,6 +90,8 @@ class ProgressLine:
     def show(self, now: Progress) -> None:
         """Says how far the work is."""
         text = f"{now.done:,} of {now.total:,} files, {now.rate:.0f}/s"
+        if now.within:
+            text += f", {printable(now.within)}"
         if now.limited_by:
             text += f", limited by {now.limited_by}"
         if self._status:
@@ -130,7 +132,9 @@ def show_hits(
     if as_json:
         emit_json([hit.as_json() for hit in hits])
     elif paths_only or print0:
-        emit_paths((hit.row.raw_path for hit in hits), print0=print0)
+        emit_paths(
+            dict.fromkeys(hit.row.raw_path for hit in hits), print0=print0
+        )  # a video once, of however many moments
     elif hits:
         # Into a pipe a path stays on its line, however long.
         console.print(_table(hits, title), width=None if console.is_terminal else 10_000)
@@ -149,6 +153,8 @@ def _table(hits: Sequence[Hit], title: str) -> Table:
         if chances:
             cells.append("" if hit.probability is None else f"{hit.probability:.0%}")
         path = Text(printable(hit.path))
+        if hit.row.time is not None:
+            path.append(f" @ {hit.row.moment}", style="bold")
         if hit.folded:
             path.append(f"  (+{len(hit.folded)} like it)", style="dim")
         table.add_row(*cells, path)

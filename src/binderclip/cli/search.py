@@ -1,4 +1,4 @@
-"""`binderclip search`: the pictures that a text, a picture or a mix of both describes."""
+"""`binderclip search`: the pictures and moments of videos that a text, a picture or a mix of both describes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ binderclip search a red bicycle in the rain
 binderclip search ./horse.jpg + stripes - "tall grass"
 
 binderclip search 2:cat + sofa --where "path~holiday and date>=2024-01 and size>1MB"
+
+binderclip search a goal is scored --moments --where "type=mp4" --json
 
 binderclip search sunset -f | xargs -d '\\n' cp -t best/"""
 
@@ -42,6 +44,9 @@ def search(
         typer.Option("--min-score", metavar="NUMBER|auto", help="Least cosine; auto: least probability of one half."),
     ] = None,
     fold: Annotated[float, typer.Option("--fold", min=-1.0, help="Cosine from which pictures count as one.")] = 0.98,
+    moments: Annotated[
+        bool, typer.Option("--moments", help="List every good frame of a video, not its best alone.")
+    ] = False,
     no_fold: Annotated[bool, typer.Option("--no-fold", help="List near-duplicates too.")] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a contact sheet with thumbnails as well.")
@@ -52,14 +57,14 @@ def search(
     db: DB = None,
     model: MODEL = None,
 ) -> int:
-    """Find pictures by what they show. Offline; the index is made by `binderclip index PATH`."""
+    """Find pictures, and moments of videos, by what they show. Offline; the index is made by `binderclip index PATH`."""
     from binderclip.search.query import parse_query
 
     terms = parse_query(query or [], plus=plus or (), minus=minus or ())
     title = " ".join([*(query or []), *(f"+ {text}" for text in plus or []), *(f"- {text}" for text in minus or [])])
     with open_index(db, model) as index:
         least = read_min_score(min_score)
-        hits = index.search(terms, top, where=where, min_score=least, fold=None if no_fold else fold)
+        hits = index.search(terms, top, where=where, min_score=least, fold=None if no_fold else fold, moments=moments)
         tell_unencoded(index)
     show_hits(hits, title=title, as_json=as_json, paths_only=paths_only, print0=print0)
     if html is not None:

@@ -122,8 +122,9 @@ class Index(ABC):
         where: str | None = None,
         min_score: float | str | None = None,
         fold: float | None = None,
+        moments: bool = False,
     ) -> list[Hit]:
-        """The k best files for a query, best first.
+        """The k best files for a query, best first; of a video, its best frame.
 
         Args:
             query: a text, the path of a picture, a list of words as typed after `binderclip search`, or a vector [D].
@@ -131,6 +132,7 @@ class Index(ABC):
             where: a filter such as `path~holiday and date>=2024-01 and size>1MB`.
             min_score: leave out hits of a lower cosine; `"auto"`: of a probability under 0.5.
             fold: list pictures whose cosine is at least this under the best of them; None lists each.
+            moments: list every frame of a video that is good enough, not its best alone.
 
         Raises:
             InputError: the query or the filter cannot be read, or `"auto"` with a model that has no calibration.
@@ -142,7 +144,9 @@ class Index(ABC):
                 "--min-score auto needs a text query and a calibrated model: give a number,"
                 " or run: binderclip models calibrate NAME DIR"
             )
-        return self.search_vector(vector, k, where=where, min_score=min_score, fold=fold, calibrated=calibrated)
+        return self.search_vector(
+            vector, k, where=where, min_score=min_score, fold=fold, calibrated=calibrated, moments=moments
+        )
 
     def search_vector(
         self,
@@ -154,6 +158,7 @@ class Index(ABC):
         fold: float | None = None,
         calibrated: bool = False,
         leave_out: str | os.PathLike[str] | None = None,
+        moments: bool = False,
     ) -> list[Hit]:
         """`search` for a vector [D].
 
@@ -165,6 +170,7 @@ class Index(ABC):
             fold: see `search`.
             calibrated: the vector is a text's, so that a probability means something.
             leave_out: a path that is not to be listed.
+            moments: see `search`.
         """
         hidden = None if leave_out is None else os.fsencode(os.path.abspath(leave_out))
         vector = np.asarray(vector, dtype=np.float32)
@@ -173,8 +179,8 @@ class Index(ABC):
         while True:
             rows, cosines, vectors = self.nearest(vector, wanted, where)
             short = len(rows) < wanted
-            if hidden is not None:
-                inside = [i for i, row in enumerate(rows) if row.raw_path != hidden]
+            inside = _listed(rows, hidden, moments)
+            if len(inside) < len(rows):
                 rows, cosines, vectors = [rows[i] for i in inside], cosines[inside], vectors[inside]
             groups = [[i] for i in range(len(rows))] if fold is None else fold_rows(vectors, fold)
             if len(groups) >= k or short:
@@ -214,6 +220,18 @@ class Index(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _listed(rows: Sequence[Row], hidden: bytes | None, moments: bool) -> list[int]:
+    """Positions of the rows, best first, that a list may hold: of a video its first, unless all moments are wanted."""
+    inside, videos = [], set()
+    for i, row in enumerate(rows):
+        if row.raw_path == hidden or (row.time is not None and not moments and row.raw_path in videos):
+            continue
+        if row.time is not None:
+            videos.add(row.raw_path)
+        inside.append(i)
+    return inside
 
 
 def _passes(score: float, chance: float | None, least: float | str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from binderclip.data.media import IMAGE_SUFFIXES, OPTIONAL_SUFFIXES
+from binderclip.data.video import VIDEO_SUFFIXES
 from binderclip.errors import IndexStateError, InputError
 from binderclip.search.base import RESCORED, Index, load_encoder
 from binderclip.search.cache import Cache, load_cache
@@ -55,6 +57,7 @@ class LocalIndex(Index):
         dry_run: bool = False,
         batch: int = 32,
         threads: int | None = None,
+        every: float = 1.0,
         wait: float = 0.0,
         on_wait: Callable[[str], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -70,18 +73,22 @@ class LocalIndex(Index):
             dry_run: say what would be done, and do nothing.
             batch: pictures encoded and committed together.
             threads: that read and decode; the default is one per core, at most 8.
+            every: seconds between the frames that are taken of a video.
             wait: seconds to wait for another writer.
             on_wait: called with who writes, when waiting starts.
             on_progress: called after each batch.
             on_bad: called with (path, reason) of each file that cannot be indexed.
 
         Raises:
-            InputError: none of the paths is there.
+            InputError: none of the paths is there, or `every` is no span of time.
             IndexLockedError: another process writes.
         """
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
-        found = scan(paths, IMAGE_SUFFIXES, OPTIONAL_SUFFIXES, ignore=ignore, include_hidden=include_hidden)
+        if not (math.isfinite(every) and every > 0):
+            raise InputError(f"every={every}: give the seconds between two frames of a video, more than 0")
+        optional = OPTIONAL_SUFFIXES | dict.fromkeys(VIDEO_SUFFIXES, "video")
+        found = scan(paths, IMAGE_SUFFIXES, optional, ignore=ignore, include_hidden=include_hidden)
         if not found.roots and not self._holds_any(found.absent):
             raise InputError(f"no such file or folder: {', '.join(show_path(path) for path in found.absent)}")
         if dry_run:
@@ -95,8 +102,9 @@ class LocalIndex(Index):
                 writer.add_roots(found.roots)
                 plan = make_plan(found, writer.known(model.id), writer.problems(), retry=retry)
                 report = run_plan(
-                    writer, model, encoder, plan, batch=batch, threads=threads, on_progress=on_progress, on_bad=on_bad
-                )
+                    writer, model, encoder, plan, batch=batch, threads=threads, every=every, on_progress=on_progress,
+                    on_bad=on_bad,
+                )  # fmt: skip
                 self._cache = load_cache(writer, model, self._cache)
         report.absent = [show_path(path) for path in found.absent]
         report.unreadable = [(show_path(path), reason) for path, reason in found.unreadable.items()]
@@ -224,10 +232,10 @@ class LocalIndex(Index):
             yield from self.store.rows(condition.sql, condition.values)
 
     @plain_errors()
-    def vectors(self) -> tuple[list[Row], FloatArray]:
-        """See `Index.vectors`."""
+    def vectors(self, *, moments: bool = False) -> tuple[list[Row], FloatArray]:
+        """See `Index.vectors`. A video is one row, the mean of its frames; with `moments`, each frame is one."""
         model = self.model
-        found = list(self.store.rows_with_vectors(model))
+        found = list(self.store.rows_with_vectors(model, moments=moments))
         return [row for row, _ in found], unit_rows([blob for _, blob in found], model.dim)
 
     @plain_errors()
@@ -248,6 +256,8 @@ class LocalIndex(Index):
                 "fingerprint": m.fingerprint,
                 "dim": m.dim,
                 "vectors": store.vector_count(m),
+                "frames": store.frame_count(m),
+                "unfinished": store.unfinished(m),
                 "in_use": m.fingerprint == used,
             }
             for m in store.models()
@@ -263,10 +273,10 @@ class LocalIndex(Index):
 
     @plain_errors()
     def unencoded(self) -> tuple[int, list[str]]:
-        """How many files wait for a vector of the model in use, and the roots they came from."""
+        """How many files wait for vectors of the model in use, and the roots they came from."""
         model = self.model
-        if len(self.store.models()) == 1:
-            return 0, []  # a file is committed with its vector: only a second model can lag behind
+        if len(self.store.models()) == 1 and not self.store.unfinished(model):
+            return 0, []  # a file is committed with its vector: only a second model, or half a video, can lag behind
         return self.store.unencoded(model), self.roots()
 
     @plain_errors()

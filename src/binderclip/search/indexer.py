@@ -12,6 +12,8 @@ from functools import partial
 
 import numpy as np
 
+from binderclip.data.video import is_video
+from binderclip.search.frames import take_video
 from binderclip.search.reading import Outcome, read_picture
 from binderclip.search.scan import Found, Scan
 from binderclip.search.store import Entry, Known, Model, Problem, show_path
@@ -51,17 +53,19 @@ class Progress:
         total: files to deal with.
         rate: files a second.
         limited_by: "reading and decoding", "the model" or "the disk"; empty before anything is known.
+        within: where it is in a long file, as in "trip.mp4 at 0:12 of 3:05".
     """
 
     done: int
     total: int
     rate: float
     limited_by: str
+    within: str = ""
 
 
 @dataclass
 class Report:
-    """What a run did; `bad` and `known_bad` are (path, reason)."""
+    """What a run did; `bad` and `known_bad` are (path, reason); `damaged` are videos that are indexed in part."""
 
     found: int = 0
     encoded: int = 0
@@ -78,6 +82,8 @@ class Report:
     seconds: float = 0.0
     rate: float = 0.0
     limited_by: str = ""
+    frames: int = 0
+    damaged: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def indexed(self) -> int:
@@ -164,10 +170,11 @@ def run_plan(
     *,
     batch: int = 32,
     threads: int | None = None,
+    every: float = 1.0,
     on_progress: Callable[[Progress], None] | None = None,
     on_bad: Callable[[str, str], None] | None = None,
 ) -> Report:
-    """Does what a plan says. Files are dealt with in the order of their paths; a stop loses at most one batch.
+    """Does what a plan says: pictures, then videos, in the order of their paths; a stop loses at most one batch.
 
     Args:
         writer: the index.
@@ -176,6 +183,7 @@ def run_plan(
         plan: from `make_plan`.
         batch: pictures encoded, and files committed, together.
         threads: that read and decode; the default is one per core, at most 8.
+        every: seconds between the frames of a video.
         on_progress: called after each batch.
         on_bad: called with (path, reason) of each file that cannot be indexed.
     """
@@ -188,11 +196,15 @@ def run_plan(
     clock = Clock(len(plan.read))
     encoded = writer.encoded(model.id)
     waited = partial(clock.measure, "reading and decoding")
-    for outcomes in read_batches(plan.read, encoder, encoded, batch=batch, threads=threads, on_wait=waited):
+    videos = [file for file in plan.read if is_video(file.path)]
+    pictures = [file for file in plan.read if not is_video(file.path)] if videos else plan.read
+    for outcomes in read_batches(pictures, encoder, encoded, batch=batch, threads=threads, on_wait=waited):
         _commit(writer, model, encoder, outcomes, encoded, report, clock, on_bad)
         clock.done += len(outcomes)
         if on_progress is not None:
             on_progress(clock.progress())
+    for file in videos:
+        take_video(writer, model, encoder, file, encoded, report, clock, (every, batch), on_progress, on_bad)
     last = clock.progress()
     report.seconds, report.rate, report.limited_by = time.perf_counter() - clock.start, last.rate, last.limited_by
     return report

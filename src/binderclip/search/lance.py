@@ -6,16 +6,18 @@ language, one meaning, and no text of the user's ever becomes part of a query.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from binderclip.errors import IndexStateError, NeedsExtraError
 from binderclip.search.base import Index, load_encoder
-from binderclip.search.store import Entry, show_path, unit_rows
+from binderclip.search.store import Entry, mean_row, show_path, unit_rows
 from binderclip.search.types import EncoderLike, FloatArray, Row
 from binderclip.search.where import SQL_FUNCTIONS, parse_where
 from binderclip.search.writer import Writer
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["LanceIndex"]
 
 TABLE = "binderclip"
-_FACTS = ["id", "path", "content", "size", "mtime_ns", "width", "height", "taken"]
+_FACTS = ["id", "path", "content", "size", "mtime_ns", "width", "height", "taken", "time"]
 _BATCH = 4096
 
 
@@ -67,7 +69,8 @@ class LanceIndex(Index):
             "size": pa.int64(),
             "mtime_ns": pa.int64(),
         }
-        kinds |= {"width": pa.int32(), "height": pa.int32(), "taken": pa.string(), "model": pa.string()}
+        kinds |= {"width": pa.int32(), "height": pa.int32(), "taken": pa.string(), "time": pa.float64()}
+        kinds |= {"model": pa.string()}
         schema = pa.schema(
             [*kinds.items(), ("fingerprint", pa.string()), ("vector", pa.list_(pa.float16(), model.dim))]
         )
@@ -75,11 +78,12 @@ class LanceIndex(Index):
         def batches() -> Iterator[Any]:
             nonlocal count
             rows: list[dict[str, Any]] = []
-            for row, blob in index.store.rows_with_vectors(model):
+            for row, blob in index.store.rows_with_vectors(model, moments=True):
                 rows.append(
                     {"id": count, "path": row.raw_path, "content": bytes.fromhex(row.content), "size": row.size,
                      "mtime_ns": row.mtime_ns, "width": row.width, "height": row.height, "taken": row.taken,
-                     "model": model.name, "fingerprint": model.fingerprint, "vector": np.frombuffer(blob, "<f2")}
+                     "time": row.time, "model": model.name, "fingerprint": model.fingerprint,
+                     "vector": np.frombuffer(blob, "<f2")}
                 )  # fmt: skip
                 count += 1
                 if len(rows) == _BATCH:
@@ -100,8 +104,15 @@ class LanceIndex(Index):
         dim = len(rows[0]["vector"])
         with Writer(index.folder, wait=wait) as writer:
             model = writer.add_model(rows[0]["fingerprint"], rows[0]["model"], dim)
-            for start in range(0, len(rows), _BATCH):
-                writer.commit(model, [_entry(row) for row in rows[start : start + _BATCH]])
+            pictures = [row for row in rows if row.get("time") is None]
+            for start in range(0, len(pictures), _BATCH):
+                writer.commit(model, [_entry(row) for row in pictures[start : start + _BATCH]])
+            frames = (row for row in rows if row.get("time") is not None)
+            for _, some in itertools.groupby(frames, key=lambda row: row["path"]):
+                video = list(some)
+                vectors = np.array([row["vector"] for row in video], np.float32)
+                entry = replace(_entry(video[0]), vector=None)
+                writer.commit_frames(model, entry, [row["time"] for row in video], vectors, whole=True)
         return len(rows)
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -131,27 +142,30 @@ class LanceIndex(Index):
     def facts(self) -> sqlite3.Connection:
         """The columns of the table without its vectors, in memory."""
         if self._facts is None:
-            table = self._table().search().select(_FACTS).limit(None).to_arrow().to_pylist()
+            held = self._table()
+            columns = [name for name in _FACTS if name in held.schema.names]  # an older table has no times
+            table = held.search().select(columns).limit(None).to_arrow().to_pylist()
             link = sqlite3.connect(":memory:", check_same_thread=False)
             for name, function in SQL_FUNCTIONS.items():
                 link.create_function(name, 1, function, deterministic=True)
             link.execute("CREATE TABLE contents (id INTEGER PRIMARY KEY, hash BLOB, width, height, taken)")
-            link.execute("CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB, shown, size, mtime_ns)")
+            link.execute("CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB, shown, size, mtime_ns, time)")
             link.executemany("INSERT INTO contents VALUES (:id, :content, :width, :height, :taken)", table)
             for one in table:
                 one["shown"] = show_path(one["path"])
-            link.executemany("INSERT INTO files VALUES (:id, :path, :shown, :size, :mtime_ns)", table)
+                one.setdefault("time", None)
+            link.executemany("INSERT INTO files VALUES (:id, :path, :shown, :size, :mtime_ns, :time)", table)
             self._facts = link
         return self._facts
 
     def _select(self, where: str | None) -> list[tuple[int, Row]]:
         condition = parse_where(where)
         sql = (
-            "SELECT f.id, f.path, f.shown, c.hash, f.size, f.mtime_ns, c.width, c.height, c.taken"  # noqa: S608
-            f" FROM files f JOIN contents c ON c.id=f.id WHERE {condition.sql} ORDER BY f.path"
+            "SELECT f.id, f.path, f.shown, c.hash, f.size, f.mtime_ns, c.width, c.height, c.taken, f.time"  # noqa: S608
+            f" FROM files f JOIN contents c ON c.id=f.id WHERE {condition.sql} ORDER BY f.path, f.time"
         )
         found = self.facts.execute(sql, condition.values)
-        return [(r[0], Row(r[2], r[1], r[3].hex(), r[4], r[5], r[6], r[7], r[8])) for r in found]
+        return [(r[0], Row(r[2], r[1], r[3].hex(), *r[4:])) for r in found]
 
     @property
     def encoder(self) -> EncoderLike:
@@ -185,7 +199,8 @@ class LanceIndex(Index):
 
     def rows(self, where: str | None = None) -> Iterator[Row]:
         """See `Index.rows`."""
-        return (row for _, row in self._select(where))
+        found = itertools.groupby((row for _, row in self._select(where)), key=lambda row: row.raw_path)
+        return (replace(next(some), time=None) for _, some in found)
 
     def vectors(self) -> tuple[list[Row], FloatArray]:
         """See `Index.vectors`."""
@@ -193,18 +208,22 @@ class LanceIndex(Index):
             one["id"]: one["vector"]
             for one in self._table().search().select(["id", "vector"]).limit(None).to_arrow().to_pylist()
         }
-        chosen = self._select(None)
-        return [row for _, row in chosen], _units([held[key] for key, _ in chosen], self.encoder.dim)
+        dim, rows, vectors = self.encoder.dim, [], []
+        for _, some in itertools.groupby(self._select(None), key=lambda one: one[1].raw_path):
+            frames = list(some)
+            rows.append(replace(frames[0][1], time=None))
+            vectors.append(mean_row(_units([held[key] for key, _ in frames], dim)))
+        return rows, np.stack(vectors) if vectors else np.zeros((0, dim), np.float32)
 
     def vector_of(self, path: str | os.PathLike[str]) -> FloatArray | None:
         """See `Index.vector_of`."""
         raw = os.fsencode(os.path.abspath(os.path.expanduser(os.fspath(path))))
-        found = self.facts.execute("SELECT id FROM files WHERE path=?", (raw,)).fetchone()
-        if found is None:
+        found = [str(int(row[0])) for row in self.facts.execute("SELECT id FROM files WHERE path=?", (raw,))]
+        if not found:
             return None
-        rows = self._table().search().where(f"id = {int(found[0])}").select(["vector"]).limit(1).to_arrow().to_pylist()
-        vector: FloatArray = _units([rows[0]["vector"]], len(rows[0]["vector"]))[0]
-        return vector
+        chosen = self._table().search().where(f"id IN ({','.join(found)})").select(["vector"]).limit(len(found))
+        rows = [one["vector"] for one in chosen.to_arrow().to_pylist()]
+        return mean_row(_units(rows, len(rows[0])))
 
     def info(self) -> dict[str, Any]:
         """See `Index.info`."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from binderclip.data.media import IMAGE_SUFFIXES, OPTIONAL_SUFFIXES
-from binderclip.errors import InputError
+from binderclip.data.video import is_video
+from binderclip.errors import InputError, MediaError
 from binderclip.search.types import EncoderLike, FloatArray
 
 __all__ = ["Term", "encode_query", "parse_query"]
@@ -22,7 +23,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part of a query: a text, or the path of a picture, with its weight (negative: away from it)."""
+    """One part of a query: a text, or the path of a picture or video, with its weight (negative: away from it)."""
 
     text: str
     weight: float = 1.0
@@ -102,7 +103,7 @@ def _is_file(text: str) -> bool:
 
 def _looks_like_image(text: str) -> bool:
     suffix = Path(text).suffix.lower()
-    return suffix in IMAGE_SUFFIXES or suffix in OPTIONAL_SUFFIXES
+    return suffix in IMAGE_SUFFIXES or suffix in OPTIONAL_SUFFIXES or is_video(text)
 
 
 def encode_query(terms: Sequence[Term], encoder: EncoderLike) -> FloatArray:
@@ -123,6 +124,15 @@ def encode_query(terms: Sequence[Term], encoder: EncoderLike) -> FloatArray:
     images = [i for i, term in enumerate(terms) if term.is_image]
     if texts:
         vectors[texts] = encoder.encode_text([terms[i].text for i in texts])
+    for i in [i for i in images if is_video(terms[i].text)]:
+        from binderclip.search.frames import vectors_of_video
+
+        try:
+            mean = vectors_of_video(Path(terms[i].text).expanduser(), encoder)[1].mean(axis=0)
+        except MediaError as error:
+            raise InputError(f"{terms[i].text} {error}: name a video or a picture that opens") from None
+        vectors[i] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        images.remove(i)
     if images:
         vectors[images] = encoder.encode_image([Path(terms[i].text).expanduser() for i in images])
     weights = np.array([term.weight for term in terms], dtype=np.float32)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from binderclip.data.media import OPTIONAL_SUFFIXES, open_image
 from binderclip.errors import MediaError, NeedsExtraError
 from binderclip.search.scan import Found
 from binderclip.search.types import EncoderLike, Pixels
 
-__all__ = ["Outcome", "content_hash", "read_file", "read_picture"]
+__all__ = ["Outcome", "content_hash", "hash_file", "hash_stream", "open_regular", "read_file", "read_picture"]
 
 MAX_BYTES = 1 << 30  # a gigabyte: no still picture is larger, and it must fit in memory
 _ATTEMPTS = 3
@@ -63,6 +65,45 @@ def read_file(path: bytes) -> tuple[bytes, Found]:
     except OSError as error:
         raise MediaError(f"cannot be read: {error.strerror or error}") from None
     raise MediaError("changed while it was read")
+
+
+@contextmanager
+def open_regular(path: bytes) -> Iterator[tuple[BinaryIO, Found]]:
+    """A file of any size, open for reading, and its facts.
+
+    Raises:
+        MediaError: it cannot be read, is empty, or is no regular file; inside the block, the disk failed.
+    """
+    try:
+        handle = os.open(os.fsdecode(path), os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise MediaError("is not a regular file")
+            if facts.st_size == 0:
+                raise MediaError("is empty (zero bytes)")
+            yield file, Found(path, facts.st_size, facts.st_mtime_ns)
+    except OSError as error:
+        raise MediaError(f"cannot be read: {error.strerror or error}") from None
+
+
+def hash_stream(stream: BinaryIO) -> bytes:
+    """`content_hash` of all that a file holds, in bounded memory; the file is back at its start."""
+    total = hashlib.blake2b(digest_size=16)
+    while block := stream.read(1 << 20):
+        total.update(block)
+    stream.seek(0)
+    return total.digest()
+
+
+def hash_file(path: bytes) -> bytes:
+    """`content_hash` of a file of any size.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    with open_regular(path) as (stream, _):
+        return hash_stream(stream)
 
 
 def read_picture(found: Found, encoder: EncoderLike, is_known: Callable[[bytes], bool] | Collection[bytes]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Walks folders for pictures: in one order, round links, past what cannot be read."""
+"""Walks folders for pictures and videos: in one order, round links, past what cannot be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ALWAYS_IGNORED", "Found", "Scan", "scan"]
 # Folders in which programs keep copies and thumbnails of the user's pictures, or what the user threw away.
 ALWAYS_IGNORED = ("@eaDir", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", ".Trash-*")
 
-_MODULE_OF_EXTRA = {"heic": "pillow_heif", "raw": "rawpy"}
+_MODULE_OF_EXTRA = {"heic": "pillow_heif", "raw": "rawpy", "video": "av"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Scan:
     """What a walk found.
 
     Args:
-        files: the pictures, ordered by path, each once.
+        files: the pictures and videos, ordered by path, each once.
         roots: the absolute paths that were walked and are there.
         absent: paths asked for that are not there.
         unreadable: folders that could not be listed, with the reason.

@@ -12,13 +12,36 @@ from pathlib import Path
 
 from binderclip.errors import BinderclipError, IndexStateError
 
-__all__ = ["APPLICATION", "MIGRATIONS", "VERSION", "check", "connect", "plain_errors", "prepare", "transaction"]
+__all__ = [
+    "APPLICATION",
+    "MIGRATIONS",
+    "VERSION",
+    "check",
+    "connect",
+    "plain_errors",
+    "prepare",
+    "read_as_is",
+    "transaction",
+]
 
 APPLICATION = 0x62636C70  # "bclp", in the file's header
-VERSION = 1
+VERSION = 2
 
 # What turns version n into n + 1. A released version's SQL never changes.
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    # 2: a content may have a vector for each of many times: the frames of a video
+    1: (
+        "CREATE TABLE vectors_2 (id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL REFERENCES contents (id),"
+        " model INTEGER NOT NULL REFERENCES models (id), time REAL, vector BLOB NOT NULL)",
+        "INSERT INTO vectors_2 (id, content, model, vector) SELECT id, content, model, vector FROM vectors ORDER BY id",
+        "DROP TABLE vectors",
+        "ALTER TABLE vectors_2 RENAME TO vectors",
+        "CREATE INDEX vectors_model ON vectors (model)",
+        "CREATE UNIQUE INDEX vectors_once ON vectors (content, model, ifnull(time, -1))",
+        "CREATE TABLE unfinished (content INTEGER NOT NULL REFERENCES contents (id),"
+        " model INTEGER NOT NULL REFERENCES models (id), PRIMARY KEY (content, model)) WITHOUT ROWID",
+    ),
+}
 
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
@@ -34,9 +57,14 @@ _TABLES = (
     " state INTEGER NOT NULL DEFAULT 0)",
     "CREATE INDEX files_content ON files (content)",
     # AUTOINCREMENT: an id is never used twice, so "what came after id n" is what a cache lacks.
+    # time: seconds of a frame of a video, NULL for a picture
     "CREATE TABLE vectors (id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL REFERENCES contents (id),"
-    " model INTEGER NOT NULL REFERENCES models (id), vector BLOB NOT NULL, UNIQUE (content, model))",
+    " model INTEGER NOT NULL REFERENCES models (id), time REAL, vector BLOB NOT NULL)",
     "CREATE INDEX vectors_model ON vectors (model)",
+    "CREATE UNIQUE INDEX vectors_once ON vectors (content, model, ifnull(time, -1))",
+    # Videos of which only the first frames have their vectors: the run was stopped, or is going on.
+    "CREATE TABLE unfinished (content INTEGER NOT NULL REFERENCES contents (id),"
+    " model INTEGER NOT NULL REFERENCES models (id), PRIMARY KEY (content, model)) WITHOUT ROWID",
     "CREATE TABLE problems (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,"
     " reason TEXT NOT NULL) WITHOUT ROWID",
 )
@@ -131,6 +159,21 @@ def prepare(
             for statement in steps[found]:
                 link.execute(statement)
             link.execute(f"PRAGMA user_version={found + 1}")
+
+
+def read_as_is(link: sqlite3.Connection, found: int) -> None:
+    """Lets this code read an older file that may not be written, without changing it.
+
+    Raises:
+        IndexStateError: that older version cannot be read so.
+    """
+    if found != 1:
+        raise IndexStateError(
+            f"the index has schema {found} and may not be written: copy it to where it can be migrated"
+        )
+    # Names of the temporary schema come before those of the file.
+    link.execute("CREATE TEMP VIEW vectors AS SELECT id, content, model, NULL AS time, vector FROM main.vectors")
+    link.execute("CREATE TEMP VIEW unfinished AS SELECT 0 AS content, 0 AS model WHERE 0")
 
 
 def check(link: sqlite3.Connection, *, version: int = VERSION) -> int:

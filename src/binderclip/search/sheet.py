@@ -11,6 +11,7 @@ from pathlib import Path
 
 from binderclip.data.files import write_whole
 from binderclip.data.media import open_image
+from binderclip.data.video import frame_at
 from binderclip.errors import BinderclipError, InputError
 from binderclip.search.types import Hit
 
@@ -90,7 +91,8 @@ def _card(rank: int, hit: Hit) -> str:
     name = _safe(Path(hit.path).name)
     chance = "" if hit.probability is None else f" · {hit.probability:.0%} sure"
     more = f" · +{len(hit.folded)} like it" if hit.folded else ""
-    size = f" · {hit.row.width}&nbsp;×&nbsp;{hit.row.height}"
+    size = "" if hit.row.time is None else f" · at {hit.row.moment}"
+    size += f" · {hit.row.width}&nbsp;×&nbsp;{hit.row.height}"
     try:
         link = Path(os.fsdecode(hit.row.raw_path)).as_uri()
     except ValueError:
@@ -104,7 +106,8 @@ def _card(rank: int, hit: Hit) -> str:
 
 def _thumbnail(hit: Hit, name: str) -> str:
     try:
-        image = open_image(os.fsdecode(hit.row.raw_path), min_side=_SIDE).image
+        path = os.fsdecode(hit.row.raw_path)
+        image = open_image(path, min_side=_SIDE).image if hit.row.time is None else frame_at(path, hit.row.time)
     except BinderclipError as error:
         return f'<div class="lost">{_safe(str(error))}</div>'
     image.thumbnail((_SIDE, _SIDE))

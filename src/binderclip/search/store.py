@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,58 +17,13 @@ from numpy.typing import NDArray
 from binderclip.errors import IndexStateError
 from binderclip.search import schema
 from binderclip.search.lock import WriteLock
+from binderclip.search.records import Entry, Known, Model, Problem
 from binderclip.search.types import FloatArray, Row
 
-__all__ = ["Entry", "Known", "Model", "Problem", "Store", "show_path", "unit_rows"]
+__all__ = ["Entry", "Known", "Model", "Problem", "Store", "mean_row", "show_path", "unit_rows"]
 
 _ROW = "f.path, f.shown, c.hash, f.size, f.mtime_ns, c.width, c.height, c.taken"
 _CHUNK = 8_000  # rows read or variables bound at once
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file to be committed; `vector` is None when its content already has one."""
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    content: bytes
-    width: int = 0
-    height: int = 0
-    taken: str | None = None
-    vector: FloatArray | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One file that could not be indexed, and why; not read again until it changes."""
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the index knows of a path: enough to tell that the file has not changed."""
-
-    size: int
-    mtime_ns: int
-    content: bytes
-    missing: bool
-    encoded: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model whose vectors the index holds."""
-
-    id: int
-    fingerprint: str
-    name: str
-    dim: int
-    filled: bool
 
 
 def show_path(raw: bytes) -> str:
@@ -104,7 +60,9 @@ class Store:
             found = schema.check(self._link)
             if found == 0:
                 raise IndexStateError(f"the index at {self.folder} is empty: fill it with: binderclip index PATH")
-            if found < schema.VERSION:
+            if found < schema.VERSION and not os.access(self.folder, os.W_OK):
+                schema.read_as_is(self._link, found)
+            elif found < schema.VERSION:
                 with WriteLock(self.folder / "write.lock", wait=60.0):
                     schema.prepare(self._link)
         except BaseException:
@@ -153,9 +111,18 @@ class Store:
     def unencoded(self, model: Model) -> int:
         """How many files that are there lack a vector of a model."""
         sql = (
-            "SELECT count(*) FROM files f WHERE f.state=0"
-            " AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.content=f.content AND v.model=?)"
+            "SELECT count(*) FROM files f WHERE f.state=0 AND (f.content IN (SELECT content FROM unfinished WHERE model=?)"
+            " OR NOT EXISTS (SELECT 1 FROM vectors v WHERE v.content=f.content AND v.model=?))"
         )
+        return int(self._link.execute(sql, (model.id, model.id)).fetchone()[0])
+
+    def unfinished(self, model: Model) -> int:
+        """How many videos have vectors of a model for their first part only."""
+        return int(self._link.execute("SELECT count(*) FROM unfinished WHERE model=?", (model.id,)).fetchone()[0])
+
+    def frame_count(self, model: Model) -> int:
+        """How many vectors of a model are of frames of videos."""
+        sql = "SELECT count(*) FROM vectors WHERE model=? AND time IS NOT NULL"
         return int(self._link.execute(sql, (model.id,)).fetchone()[0])
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -163,8 +130,10 @@ class Store:
     def known(self, model: int) -> dict[bytes, Known]:
         """Path to what is known of it, for every path that was ever indexed and not removed."""
         sql = (
-            "SELECT f.path, f.size, f.mtime_ns, c.hash, f.state, v.id IS NOT NULL FROM files f"
-            " JOIN contents c ON c.id=f.content LEFT JOIN vectors v ON v.content=c.id AND v.model=?"
+            "SELECT f.path, f.size, f.mtime_ns, c.hash, f.state,"
+            " EXISTS (SELECT 1 FROM vectors v WHERE v.content=c.id AND v.model=?1)"
+            " AND NOT EXISTS (SELECT 1 FROM unfinished u WHERE u.content=c.id AND u.model=?1)"
+            " FROM files f JOIN contents c ON c.id=f.content"
         )
         return {
             row[0]: Known(row[1], row[2], row[3], row[4] != 0, bool(row[5]))
@@ -172,9 +141,21 @@ class Store:
         }
 
     def encoded(self, model: int) -> set[bytes]:
-        """Hashes of the contents that have a vector of this model."""
-        sql = "SELECT c.hash FROM vectors v JOIN contents c ON c.id=v.content WHERE v.model=?"
+        """Hashes of the contents that have a vector of this model; of videos, those that are whole."""
+        sql = (
+            "SELECT DISTINCT c.hash FROM vectors v JOIN contents c ON c.id=v.content WHERE v.model=?1"
+            " AND c.id NOT IN (SELECT content FROM unfinished WHERE model=?1)"
+        )
         return {row[0] for row in self._link.execute(sql, (model,))}
+
+    def frames_of(self, content: bytes, model: Model) -> tuple[list[float], FloatArray]:
+        """Times and unit rows [N, D] of what is held of a video, in the order of time."""
+        sql = (
+            "SELECT v.time, v.vector FROM vectors v JOIN contents c ON c.id=v.content"
+            " WHERE c.hash=? AND v.model=? AND v.time IS NOT NULL ORDER BY v.time"
+        )
+        found = self._link.execute(sql, (content, model.id)).fetchall()
+        return [row[0] for row in found], unit_rows([row[1] for row in found], model.dim)
 
     def problems(self) -> list[Problem]:
         """Files that could not be indexed, in the order of their paths."""
@@ -187,14 +168,28 @@ class Store:
         for row in self._link.execute(sql, tuple(values)):
             yield _row(row)
 
-    def rows_with_vectors(self, model: Model) -> Iterator[tuple[Row, bytes]]:
-        """Files that are there and their fp16 vectors of one model, in the order of their paths."""
+    def rows_with_vectors(self, model: Model, *, moments: bool = False) -> Iterator[tuple[Row, bytes]]:
+        """Files that are there and their fp16 vectors of one model, in the order of their paths.
+
+        Args:
+            model: whose vectors.
+            moments: of a video, each frame; else one row, with the mean of its frames.
+        """
         sql = (
-            f"SELECT {_ROW}, v.vector FROM files f JOIN contents c ON c.id=f.content"  # noqa: S608
-            " JOIN vectors v ON v.content=c.id AND v.model=? WHERE f.state=0 ORDER BY f.path"
+            f"SELECT {_ROW}, v.time, v.vector FROM files f JOIN contents c ON c.id=f.content"  # noqa: S608
+            " JOIN vectors v ON v.content=c.id AND v.model=? WHERE f.state=0 ORDER BY f.path, v.time"
         )
-        for row in self._link.execute(sql, (model.id,)):
-            yield _row(row[:-1]), row[-1]
+        found = ((_row(row[:-1]), row[-1]) for row in self._link.execute(sql, (model.id,)))
+        if moments:
+            yield from found
+            return
+        for _, some in itertools.groupby(found, key=lambda one: one[0].raw_path):
+            frames = list(some)
+            row, blob = frames[0]
+            if row.time is not None:
+                mean = mean_row(unit_rows([blob for _, blob in frames], model.dim))
+                row, blob = replace(row, time=None), np.asarray(mean, dtype="<f2").tobytes()
+            yield row, blob
 
     def vectors_after(self, model: Model, last: int) -> Iterator[tuple[NDArray[np.int64], FloatArray]]:
         """Blocks of (vector ids, unit rows) of one model, in the order of ids, of those after id `last`."""
@@ -215,7 +210,7 @@ class Store:
         found: dict[int, list[Row]] = {}
         for some in _chunks(ids):
             sql = (
-                f"SELECT v.id, {_ROW} FROM vectors v JOIN contents c ON c.id=v.content"  # noqa: S608
+                f"SELECT v.id, {_ROW}, v.time FROM vectors v JOIN contents c ON c.id=v.content"  # noqa: S608
                 f" JOIN files f ON f.content=c.id AND f.state=0 WHERE v.id IN ({_marks(some)}) AND ({where}) ORDER BY f.path"
             )
             for row in self._link.execute(sql, (*some, *values)):
@@ -233,13 +228,13 @@ class Store:
         return np.unique(np.array([row[0] for row in found], dtype=np.int64))
 
     def vector_of_path(self, path: bytes, model: Model) -> FloatArray | None:
-        """The unit vector [D] of an indexed path that is there, or None."""
+        """The unit vector [D] of an indexed path that is there (of a video, the mean of its frames), or None."""
         sql = (
             "SELECT v.vector FROM files f JOIN vectors v ON v.content=f.content AND v.model=?"
             " WHERE f.path=? AND f.state=0"
         )
-        found = self._link.execute(sql, (model.id, path)).fetchone()
-        return None if found is None else unit_rows([found[0]], model.dim)[0]
+        found = [row[0] for row in self._link.execute(sql, (model.id, path))]
+        return mean_row(unit_rows(found, model.dim)) if found else None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -277,8 +272,15 @@ class Store:
 
 
 def _row(row: Sequence[Any]) -> Row:
-    path, shown, content, size, mtime_ns, width, height, taken = row
-    return Row(shown, path, content.hex(), size, mtime_ns, width, height, taken)
+    path, shown, content, size, mtime_ns, width, height, taken, *time = row
+    return Row(shown, path, content.hex(), size, mtime_ns, width, height, taken, *time)
+
+
+def mean_row(rows: FloatArray) -> FloatArray:
+    """The unit mean [D] of unit rows [N, D]; the first where they cancel each other."""
+    mean = rows.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return np.asarray(mean / length if len(rows) > 1 and length > 1e-6 else rows[0], dtype=np.float32)
 
 
 def _chunks(ids: Sequence[int]) -> Iterator[list[int]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Calibration", "EncoderLike", "FloatArray", "Hit", "Pixels", "Row"]
+__all__ = ["Calibration", "EncoderLike", "FloatArray", "Hit", "Pixels", "Row", "show_time"]
 
 FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -75,9 +75,16 @@ class EncoderLike(Protocol):
         ...
 
 
+def show_time(time: float) -> str:
+    """Seconds as people write them: `0:12`, `1:02:30`."""
+    minutes, seconds = divmod(int(time + 1e-3), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One file of an index.
+    """One file of an index, or one frame of a video.
 
     Args:
         path: where it is, as text (bytes that are not UTF-8 are shown as replacement characters).
@@ -88,6 +95,7 @@ class Row:
         width: pixels, upright.
         height: pixels, upright.
         taken: when, after its EXIF data, ISO 8601; None when it does not say.
+        time: seconds from the start of the video; None for a picture, and for a video as a whole.
     """
 
     path: str
@@ -98,11 +106,17 @@ class Row:
     width: int
     height: int
     taken: str | None = None
+    time: float | None = None
 
     @property
     def mtime(self) -> float:
         """When it was last changed, seconds since 1970, UTC."""
         return self.mtime_ns / 1e9
+
+    @property
+    def moment(self) -> str:
+        """The time for people, as in `0:12` or `1:02:30`; empty where there is none."""
+        return "" if self.time is None else show_time(self.time)
 
     def as_json(self) -> dict[str, Any]:
         """The row as plain values."""
@@ -114,6 +128,7 @@ class Row:
             "width": self.width,
             "height": self.height,
             "taken": self.taken,
+            "time": self.time,
         }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from binderclip.errors import MediaError
 from binderclip.search.cache import load_cache, quantize
-from binderclip.search.reading import content_hash, read_file
+from binderclip.search.reading import hash_file
 from binderclip.search.store import Model, Store, show_path
 
 __all__ = ["verify"]
@@ -27,12 +27,12 @@ def verify(store: Store, *, deep: bool = False) -> list[str]:
     if deep:
         for row in store.rows():
             try:
-                data, _ = read_file(row.raw_path)
+                content = hash_file(row.raw_path)
             except MediaError as error:
                 gone = not os.path.lexists(os.fsdecode(row.raw_path))
                 found.append(f"{show_path(row.raw_path)}: {'is gone' if gone else error}")
                 continue
-            if content_hash(data).hex() != row.content:
+            if content.hex() != row.content:
                 found.append(f"{show_path(row.raw_path)}: has changed since it was indexed")
     return found
 

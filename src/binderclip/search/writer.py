@@ -13,6 +13,7 @@ from binderclip.errors import IndexStateError
 from binderclip.search import schema
 from binderclip.search.lock import WriteLock
 from binderclip.search.store import Entry, Model, Problem, Store, show_path
+from binderclip.search.types import FloatArray
 
 __all__ = ["Writer"]
 
@@ -88,6 +89,41 @@ class Writer(Store):
         if entry.vector is not None:
             blob = np.asarray(entry.vector, dtype="<f2").tobytes()
             run("INSERT OR IGNORE INTO vectors (content, model, vector) VALUES (?, ?, ?)", (content, model.id, blob))
+        self._put_file(entry, content)
+
+    def commit_frames(
+        self, model: Model, entry: Entry, times: Sequence[float], vectors: FloatArray, *, whole: bool
+    ) -> None:
+        """Writes a video and some of its frames, all of it or nothing; until it is `whole`, it is known not to be.
+
+        Args:
+            model: whose vectors.
+            entry: the video, without a vector.
+            times: N of frames, in seconds.
+            vectors: of those frames, unit rows [N, D].
+            whole: these are the last.
+        """
+        run = self._link.execute
+        with schema.transaction(self._link):
+            run(
+                "INSERT OR IGNORE INTO contents (hash, width, height, taken) VALUES (?, ?, ?, ?)",
+                (entry.content, entry.width, entry.height, entry.taken),
+            )
+            (content,) = run("SELECT id FROM contents WHERE hash=?", (entry.content,)).fetchone()
+            if whole:
+                run("DELETE FROM unfinished WHERE content=? AND model=?", (content, model.id))
+            else:
+                run("INSERT OR IGNORE INTO unfinished VALUES (?, ?)", (content, model.id))
+            blobs = np.asarray(vectors, dtype="<f2")
+            self._link.executemany(
+                "INSERT OR IGNORE INTO vectors (content, model, time, vector) VALUES (?, ?, ?, ?)",
+                [(content, model.id, time, blob.tobytes()) for time, blob in zip(times, blobs, strict=True)],
+            )
+            self._put_file(entry, content)
+            self._bump("generation")
+
+    def _put_file(self, entry: Entry, content: int) -> None:
+        run = self._link.execute
         run(
             "INSERT INTO files (path, shown, content, size, mtime_ns) VALUES (?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE"
             " SET content=excluded.content, size=excluded.size, mtime_ns=excluded.mtime_ns, state=0",
@@ -125,11 +161,13 @@ class Writer(Store):
             removed = {"files": run("DELETE FROM files WHERE state=1").rowcount}
             orphan = "content NOT IN (SELECT content FROM files)"
             removed["vectors"] = run(f"DELETE FROM vectors WHERE {orphan}").rowcount  # noqa: S608
+            run(f"DELETE FROM unfinished WHERE {orphan}")  # noqa: S608
             if keep_models is not None:
                 keep = set(keep_models)
                 for model in self.models():
                     if model.fingerprint not in keep:
                         removed["vectors"] += run("DELETE FROM vectors WHERE model=?", (model.id,)).rowcount
+                        run("DELETE FROM unfinished WHERE model=?", (model.id,))
                         run("DELETE FROM models WHERE id=?", (model.id,))
             run("DELETE FROM contents WHERE id NOT IN (SELECT content FROM files)")
             self._bump("generation")
