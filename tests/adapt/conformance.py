@@ -17,10 +17,12 @@ NAMES = tuple(COLOURS)
 
 
 class Kit:
-    """Few pictures of colours, their vectors and a counting model."""
+    """Few pictures of colours, their vectors and a counting model; `model` says which."""
+
+    model: Callable[..., ColourEncoder] = ColourEncoder
 
     def __init__(self, shots: int = 4) -> None:
-        self.encoder = ColourEncoder(noise=0.25)
+        self.encoder = type(self).model(noise=0.25)
         self.pictures = [picture(name, 100 * k + n) for k, name in enumerate(NAMES) for n in range(shots)]
         self.y = np.repeat(np.arange(len(NAMES)), shots)
         self.X = self.encoder.encode_image(self.pictures)

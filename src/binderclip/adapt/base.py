@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from binderclip.adapt.encoding import EncoderLike, Rows, encoder_of, rows_of
+from binderclip.adapt.encoding import VIEW, EncoderLike, Rows, encode_readable, encoder_of, rows_of
 from binderclip.adapt.parts import PHOTO, Floats, Ints, class_weights, softmax, unit
+from binderclip.data.transforms import Augment
 from binderclip.errors import InputError, NeedsPartError
 
 __all__ = ["Adapter", "Few", "NotOpenVocabularyError", "numbers_of"]
@@ -71,6 +72,9 @@ class Adapter(ABC):
     Attributes:
         takes: what ``fit`` works on: "embeddings", "preproj", "pixels" or "stream".
         learned: names of the attributes that a fit makes, which `state_dict` holds.
+        validates: whether pictures for validation are looked at.
+        view: what a random view of a training picture is, where the method has ``n_views``.
+        on_progress: told (done, total) of a fit's steps, by the methods that take many.
         W_: class vectors ``[C, D]`` after a fit.
         hyper_: the values that were chosen.
         history_: losses, where there are any.
@@ -78,6 +82,9 @@ class Adapter(ABC):
 
     takes: ClassVar[str] = "embeddings"
     learned: ClassVar[tuple[str, ...]] = ()
+    validates: ClassVar[bool] = True
+    view: ClassVar[Augment] = VIEW
+    on_progress: Callable[[int, int], None] | None = None
 
     def __init__(
         self, encoder: Any, classes: Sequence[str], *, templates: str | Sequence[str] = PHOTO, seed: int = 0
@@ -179,6 +186,19 @@ class Adapter(ABC):
         found = self.predict(X)
         return float((found == numbers_of(y, self.classes, len(found))).mean())
 
+    def decide(
+        self, images: Sequence[Any], ids: Sequence[str]
+    ) -> tuple[NDArray[np.float32], list[int], list[tuple[str, str]]]:
+        """Logits ``[M, C]`` of the pictures that can be read, their places, and (id, reason) of the others.
+
+        Args:
+            images: paths, file contents or Pillow images.
+            ids: their names.
+        """
+        vectors, kept, lost = encode_readable(self._encoder, images, ids)
+        empty = np.empty((0, len(self.classes)), np.float32)
+        return (self.decision_function(vectors) if kept else empty), kept, lost
+
     def for_classes(self, names: Sequence[str]) -> Adapter:
         """The same learnt parameters with other class names.
 
@@ -230,13 +250,17 @@ class Adapter(ABC):
         self.W_ = self._texts[key]
         self.scale_ = float(getattr(self._encoder, "logit_scale", 100.0))
 
+    def _tried(self) -> tuple[int, ...]:
+        """Shape of the logits of two rows that fit: what a state from a file is tried with."""
+        return self.decision_function(np.eye(2, self.W_.shape[1], dtype=np.float32)).shape
+
     def _few(self, X: Any, y: Any, X_unlabelled: Any = None, X_val: Any = None, y_val: Any = None) -> Few:
         if X is None and X_unlabelled is None and self.learned:
             raise InputError(
                 "there is nothing to learn from: give X and y, or X_unlabelled where the method can use it"
             )
         encoder, views = self._encoder, int(getattr(self, "n_views", 1))
-        rows = None if X is None else rows_of(encoder, X, views=views, seed=self.seed)
+        rows = None if X is None else rows_of(encoder, X, views=views, seed=self.seed, view=self.view)
         aside = None if X_val is None else rows_of(encoder, X_val)
         more = None if X_unlabelled is None else rows_of(encoder, X_unlabelled)
         self._begin()

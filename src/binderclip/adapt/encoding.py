@@ -74,7 +74,7 @@ def encoder_of(model: Any) -> EncoderLike:
     return found
 
 
-def rows_of(encoder: EncoderLike, X: Any, *, views: int = 1, seed: int = 0) -> Rows:
+def rows_of(encoder: EncoderLike, X: Any, *, views: int = 1, seed: int = 0, view: Augment = VIEW) -> Rows:
     """Vectors, ids and labels of what was given.
 
     Args:
@@ -82,6 +82,7 @@ def rows_of(encoder: EncoderLike, X: Any, *, views: int = 1, seed: int = 0) -> R
         X: `Embeddings`, an array ``[N, D]`` or ``[N, V, D]``, `Pairs`, or a list of paths, file contents or Pillow images.
         views: random views of each picture where pictures are encoded; 1 for the picture as the model crops it.
         seed: of the views.
+        view: what a random view is.
 
     Raises:
         InputError: vectors of another model, of another shape, or not finite; nothing there.
@@ -93,12 +94,12 @@ def rows_of(encoder: EncoderLike, X: Any, *, views: int = 1, seed: int = 0) -> R
             raise InputError("the vectors were made by another model than this one: encode the pictures again")
         return Rows(_checked(X.matrix), X.ids, None if X.labels is None else list(X.labels))
     if isinstance(X, Pairs):
-        return _of_pairs(encoder, X, views, seed)
+        return _of_pairs(encoder, X, views, seed, view)
     if hasattr(X, "detach"):
         X = X.detach().cpu().numpy()
     if isinstance(X, list | tuple) and len(X) and isinstance(X[0], str | bytes | os.PathLike | Image.Image):
         ids = [_id_of(one) for one in X]
-        return Rows(_checked(_encoded(encoder, X, ids, views, seed)))
+        return Rows(_checked(_encoded(encoder, X, ids, views, seed, view)))
     try:
         return Rows(_checked(np.asarray(X)))
     except ValueError as error:
@@ -108,7 +109,7 @@ def rows_of(encoder: EncoderLike, X: Any, *, views: int = 1, seed: int = 0) -> R
 
 
 def augmented_views(
-    encoder: EncoderLike, images: Sequence[Any], ids: Sequence[str], n: int = 10, seed: int = 0
+    encoder: EncoderLike, images: Sequence[Any], ids: Sequence[str], n: int = 10, seed: int = 0, view: Augment = VIEW
 ) -> Floats:
     """Unit vectors ``[N, n, D]`` of random views of pictures: samples of the same shot, never further shots.
 
@@ -118,6 +119,7 @@ def augmented_views(
         ids: their names; what is drawn depends on them alone.
         n: views of each.
         seed: of the draws.
+        view: what a random view is.
 
     Raises:
         MediaError: one cannot be decoded.
@@ -133,21 +135,29 @@ def augmented_views(
             how = preprocess.interpolation if preprocess is not None else "bicubic"
             for i in range(n):
                 draws = Draws(seed, f"view/{key}/{i}")
-                view = VIEW.draw(draws, str(i), picture.width, picture.height, size=size, interpolation=how)
-                made.append(view(picture.image))
+                drawn = view.draw(draws, str(i), picture.width, picture.height, size=size, interpolation=how)
+                made.append(drawn(picture.image))
         rows = direct(np.stack([np.asarray(one) for one in made])) if direct is not None else encoder.encode_image(made)
         parts.append(np.asarray(rows, np.float32).reshape(-1, n, np.shape(rows)[-1]))
     return np.concatenate(parts)
 
 
-def _encoded(encoder: EncoderLike, images: Sequence[Any], ids: Sequence[str], views: int, seed: int) -> Floats:
+def _encoded(
+    encoder: EncoderLike, images: Sequence[Any], ids: Sequence[str], views: int, seed: int, view: Augment
+) -> Floats:
     if views > 1:
-        return augmented_views(encoder, images, ids, views, seed)
+        return augmented_views(encoder, images, ids, views, seed, view)
     return np.asarray(encoder.encode_image(list(images)), np.float32)
 
 
 def encode_readable(
-    encoder: EncoderLike, images: Sequence[Any], ids: Sequence[str], *, views: int = 1, seed: int = 0
+    encoder: EncoderLike,
+    images: Sequence[Any],
+    ids: Sequence[str],
+    *,
+    views: int = 1,
+    seed: int = 0,
+    view: Augment = VIEW,
 ) -> tuple[Floats, list[int], list[tuple[str, str]]]:
     """Vectors ``[M, D]`` (or ``[M, views, D]``) of what can be read, its places, and (id, reason) of the rest.
 
@@ -157,6 +167,7 @@ def encode_readable(
         ids: their names.
         views: random views of each; 1 for the picture as the model crops it.
         seed: of the views.
+        view: what a random view is.
     """
     parts: list[Floats] = []
     kept: list[int] = []
@@ -164,22 +175,22 @@ def encode_readable(
     for start in range(0, len(images), BATCH):
         part = list(range(start, min(start + BATCH, len(images))))
         try:
-            parts.append(_encoded(encoder, [images[i] for i in part], [ids[i] for i in part], views, seed))
+            parts.append(_encoded(encoder, [images[i] for i in part], [ids[i] for i in part], views, seed, view))
             kept += part
         except MediaError:
             for i in part:  # one of them is bad: find out which
                 try:
-                    parts.append(_encoded(encoder, [images[i]], [ids[i]], views, seed))
+                    parts.append(_encoded(encoder, [images[i]], [ids[i]], views, seed, view))
                     kept.append(i)
                 except MediaError as error:
                     lost.append((ids[i], str(error)))
     return np.concatenate(parts) if parts else np.empty((0, 1), np.float32), kept, lost
 
 
-def _of_pairs(encoder: EncoderLike, pairs: Pairs, views: int, seed: int) -> Rows:
+def _of_pairs(encoder: EncoderLike, pairs: Pairs, views: int, seed: int, view: Augment) -> Rows:
     rows = [row for row in pairs if row.image is not None]
     images, ids = [row.image for row in rows], [row.id for row in rows]
-    vectors, kept, lost = encode_readable(encoder, images, ids, views=views, seed=seed)
+    vectors, kept, lost = encode_readable(encoder, images, ids, views=views, seed=seed, view=view)
     if lost:
         named = ": ".join(dict.fromkeys(lost[0]))
         warnings.warn(f"{len(lost)} of {len(rows)} pictures were left out, the first: {named}", stacklevel=2)

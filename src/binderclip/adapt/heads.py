@@ -14,7 +14,7 @@ import numpy as np
 from binderclip.adapt.base import Adapter
 from binderclip.cards import find, load_method
 from binderclip.data.files import write_whole
-from binderclip.errors import CheckpointError, InputError, UnknownNameError
+from binderclip.errors import CheckpointError, InputError, NeedsExtraError, UnknownNameError
 
 __all__ = ["Head", "adapter_class", "load_head", "options_of", "save_head"]
 
@@ -59,10 +59,9 @@ class Head:
         known = {key: value for key, value in self.params.items() if key in inspect.signature(method).parameters}
         try:
             made = method(encoder, self.classes, **known).load_state_dict(self.state)
-            C, D = made.W_.shape
-            if made.decision_function(np.eye(2, D, dtype=np.float32)).shape != (2, C):
+            if made._tried() != (2, len(made.W_)):
                 raise ValueError("another number of classes")
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise CheckpointError(f"the arrays of this head do not fit {self.method} ({error}): fit it again") from None
         return made
 
@@ -73,11 +72,17 @@ def adapter_class(slug: str) -> type[Adapter]:
     Raises:
         UnknownNameError: there is no such method.
         InputError: it is of another kind.
+        NeedsExtraError: it runs in torch, which is not installed.
     """
     card = find(slug)
     if card.kind != "Adapter":
         raise InputError(f"{slug} is no adapter but a {card.kind}: see `binderclip methods list --room adapt`")
-    made: type[Adapter] = load_method(slug)
+    try:
+        made: type[Adapter] = load_method(slug)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise NeedsExtraError(f"the method {slug}", "torch") from None
     return made
 
 

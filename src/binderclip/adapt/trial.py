@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from binderclip.adapt.encoding import encode_readable
 from binderclip.adapt.splits import few_shot, split
-from binderclip.cards import load_method
+from binderclip.cards import Card, load_method
 from binderclip.data.exams import Exam
 from binderclip.data.pairs import Pairs
 from binderclip.errors import InputError
 
-__all__ = ["AXIS", "KIND", "SETTINGS", "TASK", "answer", "open_trial"]
+__all__ = ["AXIS", "KIND", "SETTINGS", "TASK", "answer", "open_trial", "takes"]
 
 KIND, AXIS, TASK = "Adapter", "shots a class", "classify"
 SETTINGS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -79,6 +79,11 @@ def open_trial(
             facts = {"learnt from": len(a), "judged by": len(test), "classes": len(classes)}
             out.append(Exam(f"{shots} shot{'s' * (shots > 1)}", float(shots), seed, given, y[test], facts))
     return out
+
+
+def takes(card: Card) -> bool:
+    """Whether a method works on cached vectors: one that needs pixels would encode every picture anew for each exam."""
+    return "embeddings" in card.needs
 
 
 def answer(slug: str, given: Mapping[str, Any]) -> NDArray[np.float32]:
