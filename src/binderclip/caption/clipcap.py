@@ -44,8 +44,11 @@ CARD = Card(
         "the loss equals a loop that scores each token alone (1e-5)": "tests/caption/test_clipcap.py::test_loss_by_a_loop",
         "freeze_lm: language model to the bit, mapper changed; else both": "tests/caption/test_clipcap.py::test_freezing",
         "beam 1 is greedy; beam 5 scores no less on 95 % of inputs": "tests/caption/test_clipcap.py::test_beams",
-        "scenes: right colour and shape in 60 %, CIDEr 3 times that of shuffled vectors": "",
-        "frozen language model: the transformer's training loss under the MLP's": "",
+        "scenes: right colour and shape in 60 %, CIDEr 3 times that of shuffled vectors": (
+            "missed:caption_clipcap: 49.5 % (some of the four captions of a scene name no shape; 69 % when trained on those "
+            "that name both); CIDEr 2.41 against 0.32"
+        ),
+        "frozen language model: the transformer's training loss under the MLP's": "bench:caption_clipcap",
     },
 )
 
