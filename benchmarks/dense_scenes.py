@@ -39,7 +39,9 @@ def truths(count: int, spec: SceneSpec = SPEC) -> Iterator[tuple[Tensor, NDArray
         yield torch.from_numpy(np.array(one.image)).permute(2, 0, 1).float() / 255, marks, names
 
 
-def miou(segmenter: Any, vocabulary: Sequence[str], rows: Sequence[tuple[Tensor, NDArray[np.int64], list[str]]]) -> float:
+def miou(
+    segmenter: Any, vocabulary: Sequence[str], rows: Sequence[tuple[Tensor, NDArray[np.int64], list[str]]]
+) -> float:
     """Over the pixels of objects, with every name of the vocabulary asked for at once."""
     K = np.zeros((len(vocabulary), len(vocabulary)), np.int64)
     for image, marks, names in rows:

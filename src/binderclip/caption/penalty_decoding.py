@@ -50,7 +50,7 @@ CARD = Card(
             "tokens, no fall; with kappa 1 60.6 against 57 of the references (within 10 %)"
         ),
         "a short window beats the whole history on coherence at the same alpha, rep_4 within 2 points": (
-            "missed:caption_penalty: more coherent (-1.38 against -1.41 at alpha 1.1, -1.79 against -1.91 at 1.3), but rep_4 "
+            "missed:caption_penalty: more coherent (-1.38 against -1.41 at alpha 1.1, -1.79 against -1.91 at 1.3), rep_4 "
             "is 5 and 17 points higher"
         ),
         "SR_1 of greedy over SR_1 of top-p on 100 prompts": "bench:caption_penalty",

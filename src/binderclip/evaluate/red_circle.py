@@ -313,7 +313,7 @@ def name_keypoints(
     if len(points) != len(names) or not len(points):
         raise InputError(f"{len(points)} points and {len(names)} names: give one name a point")
     try:
-        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+        from scipy.optimize import linear_sum_assignment
     except ImportError:
         raise NeedsExtraError("naming keypoints", "learn") from None
     S = _point_scores(clip, image, points, names, radius, marks)
