@@ -31,6 +31,7 @@ def exam(seed: int = 0) -> Exam:
     return Exam("4 shots", 4.0, seed, {"questions": np.zeros((len(labels), 3)), "classes": 8}, labels)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_method_that_reaches_for_the_labels_fails() -> None:
     one = exam()
     found = cheating_trial.hunt()  # in this process the hunt is a real one: it succeeds
@@ -76,7 +77,7 @@ def test_digest() -> None:
 def test_who_takes_part() -> None:
     assert {"adapt", "train"} <= set(rooms())
     names = [card.slug for card in contestants("adapt")]
-    assert names[0] in ("linear_probe", "tip_adapter", "zero_shot")
+    assert find(names[0]).baseline
     assert "gda" in names
     assert "clip_kd" in [card.slug for card in contestants("train")]
     with pytest.raises(InputError, match="flip is a Objective"):
