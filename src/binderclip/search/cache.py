@@ -75,8 +75,6 @@ def quantize(rows: FloatArray) -> tuple[FloatArray, Int8]:
 
 def scan_int8(rows: Int8, query: FloatArray, k: int) -> Int64:
     """Positions of the k int8 rows [N, D] with the largest cosine to a query [D], best first, ties in order."""
-    with contextlib.suppress(ImportError):
-        import onnxruntime  # noqa: F401 # usearch 2.26 loaded first makes onnxruntime 1.32 crash in the same process
     from usearch.index import search
 
     k = min(k, len(rows))

@@ -122,6 +122,7 @@ def drop(page: Page, data: bytes, name: str, kind: str) -> None:
 
 def test_a_dropped_picture_searches_and_can_be_turned_round(page: Page) -> None:
     drop(page, picture((30, 40, 220), (900, 700)), "sea.png", "image/png")
+    page.wait_for_selector("#parts li.plus")  # the pictures of before may begin with blue too
     wait_first(page, "blue")
     assert page.is_hidden("#drop")
     assert page.locator("#parts li").count() == 1
@@ -198,7 +199,7 @@ def test_the_keyboard_alone(page: Page) -> None:
     assert page.inner_text("#name") != name
     page.keyboard.press("Escape")
     page.wait_for_selector("#viewer", state="hidden")
-    assert page.evaluate(focused) == 2
+    page.wait_for_function(f"() => {focused} === 2")  # the dialog's close event comes a task later
     page.keyboard.press("s")
     page.wait_for_selector("#parts li.plus")
     page.keyboard.press("?")

@@ -10,13 +10,13 @@ import * as viewer from "./viewer.js";
 const PAGE = 48;
 const TYPING = 120; // milliseconds of rest after which a search is sent
 const $ = (id) => document.getElementById(id);
-let running = null, next = null, model = null, timer = 0;
+let running = null, answered = Promise.resolve(), next = null, model = null, timer = 0;
 
 async function search({ replace = false } = {}) {
   clearTimeout(timer);
   toAddress(replace);
   drawParts();
-  await load(0);
+  await (answered = load(0));
 }
 
 async function load(offset) {
@@ -111,6 +111,7 @@ function openFilters(open) {
 
 function soon(options) {
   clearTimeout(timer);
+  $("results").setAttribute("aria-busy", "true"); // what is shown is no longer the answer
   timer = setTimeout(() => search(options), TYPING);
 }
 
@@ -171,7 +172,7 @@ addEventListener("keydown", (event) => {
 takePictures((part) => {
   query.parts = [...query.parts, part];
   search();
-}, (message) => nothing("No picture", message));
+}, (message) => answered.then(() => nothing("No picture", message))); // an answer on its way would wipe it out
 viewer.prepare(act, () => Boolean(model?.index?.originals));
 
 function start() {
