@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.common import digest, record, shared_data
+from benchmarks.common import digest, is_test, record, shared_data
 from binderclip import load
 from binderclip.data.hashing import Draws
 from binderclip.dense.winclip import WinCLIP
@@ -25,12 +25,6 @@ from binderclip.evaluate.corruption import corrupt
 from binderclip.evaluate.metrics.segmentation import pro
 
 OBJECTS, EACH, SIDE, PHOTOS = 16, 3, 192, 150
-
-
-def is_test(key: str) -> bool:
-    import hashlib
-
-    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 5 == 0
 
 
 def rows(table: str) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def test_ls(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[0]["kind"] == "embedded"
     assert len(rows) > 100
     assert run(["models", "ls", "--cached", "--json"]) == 0
-    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["pocket"]
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["pocket", "pocket-vit"]
     assert run(["models", "ls", "no such thing"]) == 1
 
 
