@@ -108,7 +108,7 @@ def main() -> None:
         seed=SEEDS[0],
         data=digest(shared_data() / "cifar100.parquet"),
         notes=f"the first {len(rows.classes)} classes by name, half of them base, at most {MOST} test rows of each; the "
-        "model is a ViT of 8 blocks, 36 patches, half-trained; CoOp: ctx_init, one view, as many steps as MaPLe.",
+        "model is a ViT of 8 blocks, 36 patches; CoOp: ctx_init, one view, as many steps as MaPLe.",
         methods=("maple", "coop", "zero_shot"),
     )
 

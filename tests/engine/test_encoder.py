@@ -148,7 +148,7 @@ def test_foreign_script(text: str, script: str | None) -> None:
 
 
 def test_fingerprint_changes_with_weights_preprocess_and_tokenizer(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    from binderclip.engine.encoder import fingerprint_of
+    from binderclip.engine.opening import fingerprint_of
 
     (tmp_path / "model.safetensors").write_bytes((folders[0] / "model.safetensors").read_bytes())
     config = json.loads((folders[0] / "config.json").read_text())

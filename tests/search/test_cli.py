@@ -22,7 +22,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str) -> FakeEncoder:
+    def load(name: str, engine: str | None = None) -> FakeEncoder:
         encoder = FakeEncoder(f"fake-{name}")
         encoder.name = name
         return encoder
@@ -243,7 +243,7 @@ def test_an_interrupt_keeps_what_was_committed(tmp_path: Path, photos: Path, mon
                 raise KeyboardInterrupt
             return super().encode_pixels(pixels)
 
-    monkeypatch.setattr("binderclip.search.index.load_encoder", lambda name: Stopping())
+    monkeypatch.setattr("binderclip.search.index.load_encoder", lambda *asked: Stopping())
     assert run(["index", str(photos), "--db", str(tmp_path / "db"), "--batch", "8"]) == 130
     with LocalIndex(tmp_path / "db", FakeEncoder()) as index:
         assert index.info()["files"] == 16

@@ -293,8 +293,8 @@ def test_an_index_of_version_1_is_read_and_migrated(
 
 @pytest.fixture
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("binderclip.search.index.load_encoder", lambda name: FakeEncoder())
-    monkeypatch.setattr("binderclip.search.base.load_encoder", lambda name: FakeEncoder())
+    monkeypatch.setattr("binderclip.search.index.load_encoder", lambda *asked: FakeEncoder())
+    monkeypatch.setattr("binderclip.search.base.load_encoder", lambda *asked: FakeEncoder())
 
 
 @pytest.mark.usefixtures("_fake")

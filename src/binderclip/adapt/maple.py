@@ -55,9 +55,15 @@ CARD = Card(
         "replacement: block j sees the new prompt, P + 1 + M tokens in every block": (
             "tests/adapt/test_maple.py::test_replacement"
         ),
-        "CIFAR-100 base-to-new (20 of its classes), 16 shots: base >= zero-shot base + 2 points": "bench:adapt_maple",
-        "CIFAR-100 base-to-new (20 of its classes): new >= CoOp new at the same budget": "bench:adapt_maple",
-        "CIFAR-100 base-to-new (20 of its classes), 3 seeds: H(MaPLe) >= H(CoOp)": "bench:adapt_maple",
+        "CIFAR-100 base-to-new, 16 shots: base >= zero-shot base + 2 points": (
+            "missed:adapt_maple: + 1.75 points (32.4 to 34.1 %) on pocket-vit; with 20 of the classes and a half-trained "
+            "model it was + 9.9"
+        ),
+        "CIFAR-100 base-to-new: new >= CoOp new at the same budget": (
+            "missed:adapt_maple: 32.1 against 34.3 %: half of the classes were in pocket-vit's own training, which the "
+            "prompts undo a little"
+        ),
+        "CIFAR-100 base-to-new, 3 seeds: H(MaPLe) >= H(CoOp)": "missed:adapt_maple: 33.1 against 33.3 %",
     },
 )
 

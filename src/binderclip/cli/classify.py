@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from binderclip.cli.console import console, emit_json, err, note, warn
-from binderclip.cli.results import JSON, printable
+from binderclip.cli.results import ENGINE, JSON, printable
 from binderclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def classify(
     ] = None,
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes to show for each picture.")] = 1,
     model: Annotated[str, typer.Option("--model", "-m", envvar="BINDERCLIP_MODEL", help="Model.")] = "pocket",
+    engine: ENGINE = None,
     out: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write every class of every picture there.")
     ] = None,
@@ -59,7 +60,7 @@ def classify(
     from binderclip.engine import Encoder
     from binderclip.search.types import FloatArray
 
-    encoder = Encoder(model)
+    encoder = Encoder(model, engine=engine)
     weights: FloatArray = class_vectors(encoder, names, _templates(template))  # [T, D]
     scale = encoder.logit_scale
     rows, bad = [], 0

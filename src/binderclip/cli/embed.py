@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from binderclip.cli.console import emit_json, note, warn
-from binderclip.cli.results import DB, JSON, ProgressLine, files, open_index
+from binderclip.cli.results import DB, ENGINE, JSON, ProgressLine, files, open_index
 from binderclip.errors import InputError
 
 __all__ = ["EPILOG", "embed"]
@@ -28,6 +28,7 @@ def embed(
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="NAME", envvar="BINDERCLIP_MODEL", help="Model.")
     ] = "pocket",
+    engine: ENGINE = None,
     from_index: Annotated[
         bool, typer.Option("--from-index", help="Take what the index holds; no file is read.")
     ] = False,
@@ -68,8 +69,9 @@ def embed(
         warn(f"{files(count)} left out, readable with the extra '{extra}': pip install 'binderclip[{extra}]'")
     line = ProgressLine()
     try:
+        encoder = load_encoder(model, engine)
         done = embed_files(
-            found.files, load_encoder(model), out, part=part, parquet=not jsonl, on_bad=line.bad, on_progress=line.show
+            found.files, encoder, out, part=part, parquet=not jsonl, on_bad=line.bad, on_progress=line.show
         )
     finally:
         line.end()

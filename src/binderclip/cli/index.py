@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from binderclip.cli.console import console, emit_json, note, warn
-from binderclip.cli.results import DB, JSON, MODEL, ProgressLine, files, open_index, printable
+from binderclip.cli.results import DB, ENGINE, JSON, MODEL, ProgressLine, files, open_index, printable
 from binderclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def add(
     paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH...", help="Folders and files.")] = None,
     db: DB = None,
     model: MODEL = None,
+    engine: ENGINE = None,
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Leave out, as in a .gitignore. Repeatable.")
     ] = None,
@@ -84,7 +85,7 @@ def add(
     as_json: JSON = False,
 ) -> int:
     """Index folders and files (the word `add` may be left out)."""
-    with open_index(db, model) as index:
+    with open_index(db, model, engine) as index:
         note(f"index: {index.folder}")
         if source:
             note(f"{files(_table(source).copy_into(index, wait=wait))} from {source}")

@@ -20,9 +20,11 @@ from binderclip.cli import (
     serve,
     similar,
     train,
+    tune,
 )
 from binderclip.cli.adapt import adapt_app
 from binderclip.cli.caption import caption_app
+from binderclip.cli.compress import compress_app
 from binderclip.cli.console import fail, quiet_warnings
 from binderclip.cli.continual import continual_app
 from binderclip.cli.curate import curate_app
@@ -82,12 +84,14 @@ app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("segment", epilog=segment.EPILOG)(segment.segment)
 app.command("train", epilog=train.EPILOG)(train.train)
 app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
+app.command("tune", epilog=tune.EPILOG)(tune.tune)
 app.add_typer(caption_app, name="caption")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(adapt_app, name="adapt")
 app.add_typer(curate_app, name="curate")
 app.add_typer(continual_app, name="continual")
 app.add_typer(dense_app, name="dense")
+app.add_typer(compress_app, name="compress")
 app.add_typer(models_app, name="models")
 app.add_typer(model_app, name="model")
 app.add_typer(methods_app, name="methods")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DB",
+    "ENGINE",
     "JSON",
     "MODEL",
     "PATHS_ONLY",
@@ -47,6 +48,15 @@ MODEL = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="NAME", envvar="BINDERCLIP_MODEL", help="Model; the index's own by default."),
 ]
+ENGINE = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="onnx|openvino|torch",
+        envvar="BINDERCLIP_ENGINE",
+        help="What runs the model; by default as `binderclip tune` found.",
+    ),
+]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PATHS_ONLY = Annotated[
     bool, typer.Option("-f", "-q", "--filepaths", "--quiet", help="Print paths only, one a line, for xargs.")
@@ -61,11 +71,11 @@ def default_db() -> Path:
     return Path(platformdirs.user_data_dir("binderclip", appauthor=False)) / "index"
 
 
-def open_index(db: Path | None, model: str | None = None) -> LocalIndex:
+def open_index(db: Path | None, model: str | None = None, engine: str | None = None) -> LocalIndex:
     """The index of `--db`, or of the per-user place."""
     from binderclip.search.index import LocalIndex
 
-    return LocalIndex(db or default_db(), model)
+    return LocalIndex(db or default_db(), model, engine=engine)
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from binderclip.cli.console import note
-from binderclip.cli.results import DB, JSON, MODEL, PATHS_ONLY, PRINT0, open_index, show_hits, tell_unencoded
+from binderclip.cli.results import DB, ENGINE, JSON, MODEL, PATHS_ONLY, PRINT0, open_index, show_hits, tell_unencoded
 
 __all__ = ["EPILOG", "search"]
 
@@ -56,13 +56,14 @@ def search(
     as_json: JSON = False,
     db: DB = None,
     model: MODEL = None,
+    engine: ENGINE = None,
 ) -> int:
     """Find pictures, and moments of videos, by what they show. Offline; the index is made by `binderclip index PATH`."""
     from binderclip.search.query import parse_query
 
     terms = parse_query(query or [], plus=plus or (), minus=minus or ())
     title = " ".join([*(query or []), *(f"+ {text}" for text in plus or []), *(f"- {text}" for text in minus or [])])
-    with open_index(db, model) as index:
+    with open_index(db, model, engine) as index:
         least = read_min_score(min_score)
         hits = index.search(terms, top, where=where, min_score=least, fold=None if no_fold else fold, moments=moments)
         tell_unencoded(index)

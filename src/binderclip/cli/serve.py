@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from binderclip.cli.console import err, note, warn
-from binderclip.cli.results import DB, MODEL, default_db
+from binderclip.cli.results import DB, ENGINE, MODEL, default_db
 from binderclip.errors import InputError, NeedsExtraError
 
 __all__ = ["EPILOG", "serve"]
@@ -38,6 +38,7 @@ def _option(name: str, text: str, panel: str | None = None, **more: Any) -> Any:
 def serve(
     db: DB = None,
     model: MODEL = None,
+    engine: ENGINE = None,
     host: Annotated[str, _option("--host", "Address to listen on; 0.0.0.0 for the network.")] = "127.0.0.1",
     port: Annotated[int, _option("--port -p", "Port; 0 for a free one.", min=0, max=65535)] = 8000,
     root_path: Annotated[str, _option("--root-path", "Prefix of a proxy.", metavar="/PREFIX")] = "",
@@ -83,6 +84,7 @@ def serve(
     options = Options(
         db=_folder(db) if search else None,
         model=model,
+        engine=engine,
         host=host,
         port=port,
         root_path=root_path.rstrip("/"),

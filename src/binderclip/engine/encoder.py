@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import unicodedata
@@ -11,20 +9,15 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from binderclip.data.media import Source, open_image
-from binderclip.engine.calibration import Calibration
-from binderclip.engine.onnx import OnnxTowers
+from binderclip.engine.opening import open_model
 from binderclip.errors import InputError, MediaError
-from binderclip.hub.embedded import checkpoint_folder
-from binderclip.model.preprocess import Preprocess
-from binderclip.model.tokenizer import Tokenizer
 
 __all__ = ["Encoder"]
 
@@ -38,35 +31,28 @@ IMAGE_BATCH = 16
 TEXT_BATCH = 64
 
 
-class Towers(Protocol):
-    """What runs the two towers: ONNX Runtime or torch."""
-
-    def image(self, pixels: Floats) -> Floats:
-        """``[N, 3, H, W]`` normalised pixels -> ``[N, D]``."""
-        ...
-
-    def text(self, ids: Ints, eos: Ints) -> Floats:
-        """``[N, L]`` ids and ``[N]`` end positions -> ``[N, D]``."""
-        ...
-
-
 class Encoder:
     """Pictures and texts to unit vectors in one space.
 
     Args:
         name: an embedded model (``"pocket"``), a folder that ``binderclip`` saved, or any checkpoint that
             ``binderclip.load`` takes (that needs the extra ``torch``).
-        threads: for the model; ``None`` uses every core.
+        threads: for the model; ``None`` uses what ``binderclip tune`` found, or every core.
+        engine: ``onnx``, ``openvino`` or ``torch``; by default the variable ``BINDERCLIP_ENGINE``, then what
+            ``binderclip tune`` found, then ONNX Runtime where the model has graphs, else torch.
 
     Attributes:
         name: as given.
+        engine: the one that runs.
+        batch: pictures a call of the image tower.
         dim: length ``D`` of a vector.
         fingerprint: 16 hexadecimal digits of weights, preprocess and tokenizer; equal ones make comparable vectors.
 
     Raises:
         UnknownNameError: no such model.
         CheckpointError: files missing or damaged.
-        NeedsExtraError: the model has to run in torch, which is not installed.
+        InputError: no such engine.
+        NeedsExtraError: the engine that it has to run on is not installed.
 
     Example:
         >>> encoder = Encoder("pocket")
@@ -74,25 +60,13 @@ class Encoder:
         True
     """
 
-    def __init__(self, name: str = "pocket", *, threads: int | None = None) -> None:
+    def __init__(self, name: str = "pocket", *, threads: int | None = None, engine: str | None = None) -> None:
         self.name = name
-        folder = checkpoint_folder(name)
-        self.towers: Towers
-        shares = {} if folder is None else shared_towers(read_config(folder))
-        if folder is not None and OnnxTowers.serves(folder, shares):
-            self.config = read_config(folder)
-            self.towers = OnnxTowers(folder, threads, shares)
-            self.tokenizer = Tokenizer.from_config(self.config["tokenizer"], folder)
-            self.preprocess = Preprocess.from_dict(self.config["preprocess"])
-            self.fingerprint = fingerprint_of(folder, self.config)
-            self.calibration = Calibration.load(folder, self.config)
-        else:
-            from binderclip.engine.torch_towers import TorchTowers
-
-            towers = TorchTowers(name, threads)
-            self.towers, self.config = towers, towers.config
-            self.tokenizer, self.preprocess = towers.tokenizer, towers.preprocess
-            self.fingerprint, self.calibration = towers.fingerprint, towers.calibration
+        opened = open_model(name, threads, engine)
+        self.towers, self.engine, self.config = opened.towers, opened.engine, opened.config
+        self.tokenizer, self.preprocess = opened.tokenizer, opened.preprocess
+        self.fingerprint, self.calibration = opened.fingerprint, opened.calibration
+        self.batch = opened.batch or IMAGE_BATCH
         self.dim = int(self.config["embed_dim"])
         self._told_script = False
 
@@ -116,7 +90,7 @@ class Encoder:
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Floats:
         """Unit rows ``[N, D]`` of 8-bit model inputs ``[N, H, W, 3]``."""
-        rows = [self.towers.image(self.preprocess.normalize(part)) for part in _parts(pixels, IMAGE_BATCH)]
+        rows = [self.towers.image(self.preprocess.normalize(part)) for part in _parts(pixels, self.batch)]
         return _unit(np.concatenate(rows)) if rows else np.empty((0, self.dim), np.float32)
 
     @property
@@ -135,11 +109,11 @@ class Encoder:
         out = np.empty((len(images), self.dim), np.float32)
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             # One batch is decoded ahead while the model works on the batch before it.
-            starts = list(range(0, len(images), IMAGE_BATCH))
-            ahead = [pool.submit(self._load, item) for item in images[:IMAGE_BATCH]]
+            starts = list(range(0, len(images), self.batch))
+            ahead = [pool.submit(self._load, item) for item in images[: self.batch]]
             for start in starts:
-                now, stop = ahead, start + IMAGE_BATCH
-                ahead = [pool.submit(self._load, item) for item in images[stop : stop + IMAGE_BATCH]]
+                now, stop = ahead, start + self.batch
+                ahead = [pool.submit(self._load, item) for item in images[stop : stop + self.batch]]
                 out[start:stop] = self.encode_pixels(np.stack([future.result() for future in now]))
         return out
 
@@ -182,30 +156,6 @@ class Encoder:
                     stacklevel=3,
                 )
                 return
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a checkpoint folder."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
-
-
-def shared_towers(config: dict[str, Any]) -> dict[str, Path]:
-    """Tower to folder of the embedded model whose tower it is; empty for a model that has all its own."""
-    found = {tower: checkpoint_folder(owner) for tower, owner in config.get("shares", {}).items()}
-    return {tower: place for tower, place in found.items() if place is not None}
-
-
-def fingerprint_of(folder: Path, config: dict[str, Any]) -> str:
-    """16 hexadecimal digits that change when the vectors may change: weights, preprocess, tokenizer."""
-    digest = hashlib.sha256()
-    with open(folder / "model.safetensors", "rb") as stream:
-        digest.update(hashlib.file_digest(stream, "sha256").digest())
-    for owner in shared_towers(config).values():
-        with open(owner / "model.safetensors", "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    digest.update(json.dumps([config["preprocess"], config["tokenizer"]], sort_keys=True).encode())
-    return digest.hexdigest()[:16]
 
 
 def foreign_script(text: str, known: Sequence[str]) -> str | None:

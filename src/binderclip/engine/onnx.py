@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from binderclip.errors import CheckpointError, NeedsPartError
 
-__all__ = ["OnnxTowers"]
+__all__ = ["OnnxTowers", "graph_of"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ class OnnxTowers:
     def serves(folder: Path, shares: Mapping[str, Path] | None = None) -> bool:
         """Whether a folder, with those that it shares towers with, holds an exported checkpoint."""
         places = {"image": folder, "text": folder, **(shares or {})}
-        return all((place / f"{tower}.onnx").is_file() for tower, place in places.items())
+        return all(any((at / f"{tower}.onnx").is_file() for at in (folder, place)) for tower, place in places.items())
 
     def image(self, pixels: Floats) -> Floats:
         """``[N, 3, H, W]`` normalised pixels -> ``[N, D]``."""
@@ -54,6 +54,14 @@ class OnnxTowers:
         out: Floats = self._session("text").run(["embedding"], {"ids": ids, "eos": eos})[0]
         return out
 
+    def graph(self, tower: str) -> Path:
+        """The file of a tower: the folder's own, or that of the model whose tower it is.
+
+        Raises:
+            NeedsPartError: there is none.
+        """
+        return graph_of(tower, self.folder, self.shares)
+
     def _session(self, tower: str) -> Any:
         with self._lock:
             if tower not in self._sessions:
@@ -63,9 +71,7 @@ class OnnxTowers:
     def _open(self, tower: str) -> Any:
         import onnxruntime as ort
 
-        path = self.shares.get(tower, self.folder) / f"{tower}.onnx"
-        if not path.is_file():
-            raise NeedsPartError(f"{self.folder.name} has no {tower} tower: use a model that has one")
+        path = self.graph(tower)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = self.threads or os.cpu_count() or 1
@@ -78,3 +84,15 @@ class OnnxTowers:
             raise CheckpointError(
                 f"{path.name} of {self.folder.name} cannot be opened ({first}): install it again"
             ) from None
+
+
+def graph_of(tower: str, folder: Path, shares: Mapping[str, Path]) -> Path:
+    """The graph of a tower: the folder's own, or that of the model whose tower it is.
+
+    Raises:
+        NeedsPartError: there is none.
+    """
+    for place in (folder, shares.get(tower, folder)):
+        if (place / f"{tower}.onnx").is_file():
+            return place / f"{tower}.onnx"
+    raise NeedsPartError(f"{folder.name} has no {tower} tower: use a model that has one")

@@ -242,11 +242,11 @@ def _passes(score: float, chance: float | None, least: float | str | None) -> bo
     return score >= float(least)
 
 
-def load_encoder(name: str) -> EncoderLike:
+def load_encoder(name: str, engine: str | None = None) -> EncoderLike:
     """The encoder of a model's name; the one place of the room that knows the engine."""
     try:
         from binderclip.engine import Encoder
     except ModuleNotFoundError as error:  # pragma: no cover - an incomplete installation
         raise NeedsExtraError("encoding", "torch") from error
-    encoder: EncoderLike = Encoder(name)
+    encoder: EncoderLike = Encoder(name, engine=engine)
     return encoder

@@ -35,11 +35,14 @@ class LocalIndex(Index):
     Args:
         folder: where the index is; it is made by the first `add`.
         encoder: an encoder, a model's name, or None for the model that the index was made with.
+        engine: that runs it, as `Encoder` takes it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], encoder: EncoderLike | str | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], encoder: EncoderLike | str | None = None, *, engine: str | None = None
+    ) -> None:
         self.folder = Path(folder)
-        self._asked = encoder
+        self._asked, self._engine = encoder, engine
         self._encoder: EncoderLike | None = None
         self._store: Store | None = None
         self._cache: Cache | None = None
@@ -162,7 +165,7 @@ class LocalIndex(Index):
             asked = self._asked
             if asked is None:
                 asked = self._model_name() or DEFAULT_MODEL
-            self._encoder = load_encoder(asked) if isinstance(asked, str) else asked
+            self._encoder = load_encoder(asked, self._engine) if isinstance(asked, str) else asked
         return self._encoder
 
     @plain_errors()

@@ -19,6 +19,7 @@ class Options:
     Args:
         db: folder of the index; None serves embeddings and classes only.
         model: model's name; None takes the index's own.
+        engine: that runs it: onnx, openvino or torch; None: as tuned.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         root_path: prefix under which a proxy shows the server.
@@ -48,6 +49,7 @@ class Options:
 
     db: Path | None = None
     model: str | None = None
+    engine: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     root_path: str = ""

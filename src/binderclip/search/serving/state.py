@@ -39,13 +39,15 @@ class Server:
 
     def __init__(self, options: Options, encoder: EncoderLike | None = None) -> None:
         self.options, self.metrics, self.started = options, Metrics(), int(time.time())
-        self.index = None if options.db is None else LocalIndex(options.db, encoder or options.model)
+        self.index = (
+            None if options.db is None else LocalIndex(options.db, encoder or options.model, engine=options.engine)
+        )
         if self.index is not None:
             self.index.ready()
             self.encoder: EncoderLike = self.index.encoder
             _ = self.index.model  # raises when the index has no vectors of this encoder
         else:
-            self.encoder = encoder or load_encoder(options.model or DEFAULT_MODEL)
+            self.encoder = encoder or load_encoder(options.model or DEFAULT_MODEL, options.engine)
         self.name = os.path.basename(self.encoder.name.rstrip("/")) or "model"
         self.library = None if self.index is None else Library(self.index, full_paths=options.full_paths)
         self.is_ready = False

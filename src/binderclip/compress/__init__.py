@@ -1,0 +1,1 @@
+"""Room ``compress``: a smaller or faster model out of another."""
