@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
     seconds = parser.parse_args().seconds
-    texts = (embedding(text) for text in captions())
+    texts = (embedding(f"{text} {turn}" if turn else text) for turn in itertools.count() for text in captions())
     pictures = itertools.cycle([embedding(photo) for photo in photos()[:200]])
     figures: dict[str, Any] = {}
     with server() as (ours, _), server(program=PLAIN) as (plain, _):
